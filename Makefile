@@ -1,0 +1,45 @@
+# Everything a developer or a new user runs. `make help` lists it.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format constraints wheel clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): constraints.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(STAMP)  ## make .venv with everything pinned
+
+demo: $(STAMP)   ## a federated session from purchase to fetched model, on an embedded Nevermined network
+	$(BIN)/nevermined-fl demo
+
+test: $(STAMP)   ## the test suite (under 5 minutes)
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+check: $(STAMP)  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints:     ## pin every dependency again
+	uv pip compile --quiet --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url --no-header -o constraints.txt pyproject.toml
+
+wheel: $(STAMP)  ## build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean:           ## remove everything that make made
+	rm -rf $(VENV) dist build .nevermined-fl
