@@ -1,1 +1,1 @@
-""""""
+"""The coordinator of one session: what its container runs."""

@@ -60,7 +60,7 @@ class LauncherSettings:
 
     host: str = "127.0.0.1"
     port: int = 8031
-    secret_file: str = "launcher.secret"
+    secret_file: str = "launcher.secret"  # noqa: S105  a file name
     """Bearer secret shared with the gateway; made by ``provider init``."""
     restarts: int = 3
     """How often a job that lost its peer is started again."""
@@ -115,7 +115,7 @@ class ProviderSettings:
     network: str
     """Path of network.json, relative to the data folder."""
     key_file: str = "key.json"
-    password_file: str = "password"
+    password_file: str = "password"  # noqa: S105  a file name
     backend: str = "process"
     datasets: dict[str, str] = field(default_factory=dict)
     """Dataset DID to file or folder, relative to the data folder."""
