@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format constraints wheel clean
+.PHONY: help setup demo test check format constraints core wheel wheel-demo golden clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,8 +42,24 @@ format: $(STAMP) ## let ruff format and fix
 constraints:     ## pin every dependency again
 	uv pip compile --quiet --python-version 3.11 --all-extras --generate-hashes --no-emit-index-url --no-header -o constraints.txt pyproject.toml
 
+core: $(STAMP)   ## the pure core's tests on the Pythons in PYTHONS (default python3.12 python3.13)
+	@set -e; for python in $(or $(PYTHONS),python3.12 python3.13); do \
+	  echo "== core on $$python"; $$python -m venv --clear $(VENV)/core-$$python; \
+	  $(BIN)/uv pip install --quiet --python $(VENV)/core-$$python/bin/python -c constraints.txt \
+	    hypothesis pytest pytest-asyncio pytest-timeout safetensors .; \
+	  $(VENV)/core-$$python/bin/python -m pytest -q -p no:cacheprovider tests/session tests/aggregation tests/codecs tests/test_messages.py; \
+	done
+
 wheel: $(STAMP)  ## build the wheel into dist/
-	$(BIN)/python -m build --wheel --no-isolation
+	rm -rf dist && $(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null && ls dist
+
+# From a folder that is not the checkout, so that nothing of it is on the import path.
+wheel-demo: wheel ## install the wheel in a clean environment, import every package, run the demo from there
+	$(PYTHON) -m venv --clear $(VENV)/wheel
+	$(BIN)/uv pip install --quiet --python $(VENV)/wheel/bin/python --require-hashes -r constraints.txt
+	$(BIN)/uv pip install --quiet --python $(VENV)/wheel/bin/python --no-deps dist/*.whl
+	cd $(VENV)/wheel && bin/python -c "import nevermined_fl, coordinator_image, participant_image, gateway_plugin, workflows; print(nevermined_fl.__file__)"
+	cd $(VENV)/wheel && bin/nevermined-fl demo --json
 
 clean:           ## remove everything that make made
 	rm -rf $(VENV) dist build .nevermined-fl
