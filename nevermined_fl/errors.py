@@ -11,7 +11,8 @@
     │   ├── Unauthenticated      401
     │   ├── PermissionDenied     403, names the check that failed
     │   ├── NotFound             404
-    │   └── Conflict             409
+    │   ├── Conflict             409
+    │   └── TooLarge             413
     ├── TransportError         the world: a peer, a gateway or a socket did not answer; worth a retry
     │   ├── ChainError           the chain's node did not answer, or a transaction reverted
     │   └── MetadataError        the metadata API did not answer
@@ -38,6 +39,7 @@ __all__ = [
     "RequestError",
     "SessionFailed",
     "SettingsError",
+    "TooLarge",
     "TrainerError",
     "TransportError",
     "Unauthenticated",
@@ -132,6 +134,12 @@ class Conflict(RequestError):
     """It is there already, or something else is in the way."""
 
     status = 409
+
+
+class TooLarge(RequestError):
+    """More bytes than are taken here."""
+
+    status = 413
 
 
 class TransportError(NeverminedFLError):
