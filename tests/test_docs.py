@@ -1,0 +1,66 @@
+"""What is documented is what there is: every setting, message, event, check, command and aggregator."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from nevermined_fl import aggregation, messages, settings
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def documented(page):
+    """Every `word` in backticks on a page."""
+    return set(re.findall(r"`([^`\n]+)`", (DOCS / page).read_text()))
+
+
+def fields(kind):
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(field.type):
+            yield from fields(field.type)
+        else:
+            yield field.name
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        settings.Network,
+        settings.ProviderSettings,
+        settings.GatewaySettings,
+        settings.LauncherSettings,
+        settings.CoordinatorSettings,
+        settings.PolicySettings,
+        settings.LimitSettings,
+    ],
+)
+def test_every_setting_is_in_settings_md(kind):
+    sections = {"home", "gateway", "launcher", "coordinator", "policy", "limits"}
+    missing = {field.name for field in dataclasses.fields(kind)} - documented("settings.md") - sections
+    assert not missing
+
+
+def test_every_message_and_its_fields_are_in_protocol_md():
+    words = documented("protocol.md")
+    for name, kind in messages.MESSAGES.items():
+        assert name in words
+        assert {field.name for field in dataclasses.fields(kind)} <= words
+
+
+def test_every_aggregator_is_in_protocol_md():
+    assert set(aggregation.AGGREGATORS) <= documented("protocol.md")
+
+
+def test_the_readme_s_two_commands_are_targets():
+    makefile = (DOCS.parent / "Makefile").read_text()
+    for target in ("demo", "test"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+        assert f"make {target}" in (DOCS.parent / "README.md").read_text()
+
+
+def test_links_between_documents_lead_somewhere():
+    for page in [*DOCS.glob("**/*.md"), *DOCS.parent.glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
