@@ -1,0 +1,227 @@
+"""Runner: how does one job run so that nothing of it outlives the launcher?
+
+Started by file path with ``python -I -S``, so only the standard library. Standard input brings one line of JSON (the
+order) and then stays silent: its end means that the launcher is gone or wants the job stopped, and everything dies.
+A pipe rather than PR_SET_PDEATHSIG alone, because that signal comes when the *thread* that forked ends (prctl(2)).
+
+Rule 1: single-threaded, so that fork and exec with code in between is safe.
+Rule 2: a subreaper, so that a job's orphans come back here to be killed, however often they forked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["OWN_FAILURE", "main"]
+
+OWN_FAILURE = 125
+"""Exit code that says: the runner failed, not the job."""
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_WATCH_SECONDS = 1.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def main() -> int:
+    """Run the ordered job; the exit code is the job's, 128 + signal when it was killed."""
+    order = _read_order()
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wakeup_write)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    output = _Output(Path(order["output"]), order["output_bytes"])
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    child = _spawn(order, writer)
+    os.close(writer)
+    os.set_blocking(reader, False)
+    code = _attend(child, reader, wakeup, output, order)
+    _kill_all()
+    output.drain(reader)
+    return code
+
+
+def _read_order() -> dict[str, Any]:
+    line = b""
+    while not line.endswith(b"\n"):
+        block = os.read(0, 65536)
+        if not block:
+            raise SystemExit(OWN_FAILURE)
+        line += block
+    order: dict[str, Any] = json.loads(line)
+    return order
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def _spawn(order: dict[str, Any], output: int) -> int:
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(OWN_FAILURE)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for name, limit in order["rlimits"].items():
+            _limit(getattr(resource, name), limit)
+        os.umask(0o077)
+        os.chdir(order["cwd"])
+        os.execve(order["argv"][0], order["argv"], order["env"])  # noqa: S606  the point of this module
+    except OSError as error:
+        os.write(2, f"[runner] cannot start: {error}\n".encode())
+    finally:
+        os._exit(OWN_FAILURE)
+
+
+def _limit(kind: int, limit: int) -> None:
+    # A hard limit can only be lowered; containers often run without CAP_SYS_RESOURCE.
+    hard = resource.getrlimit(kind)[1]
+    ceiling = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(kind, (ceiling, ceiling))
+
+
+def _attend(child: int, reader: int, wakeup: int, output: _Output, order: dict[str, Any]) -> int:
+    """Wait for the child's end, the launcher's, or a limit; copy output meanwhile."""
+    waiting = {0, reader, wakeup}
+    watched = time.monotonic()
+    while True:
+        ready = select.select(waiting, (), (), _WATCH_SECONDS)[0]
+        if reader in ready and not output.copy(reader):
+            waiting.discard(reader)
+        signals = os.read(wakeup, 4096) if wakeup in ready else b""
+        if signal.SIGTERM in signals or (0 in ready and not os.read(0, 4096)):
+            output.note("stopped")
+            return 128 + signal.SIGKILL
+        code = _reap(child)
+        if code is not None:
+            return code
+        if time.monotonic() - watched >= _WATCH_SECONDS:
+            watched = time.monotonic()
+            if excess := _excess(order):
+                output.note(f"killed: {excess}")
+                return 128 + signal.SIGKILL
+
+
+def _reap(child: int) -> int | None:
+    """Collect whoever ended; the child's exit code when it is among them."""
+    found = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            found = code if code >= 0 else 128 - code
+
+
+def _excess(order: dict[str, Any]) -> str:
+    """Which limit the whole tree of processes is above; rlimits hold for one process each, and not for root's number."""
+    tree = _descendants()
+    memory = cpu = 0.0
+    for pid in tree:
+        try:
+            resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+            times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]
+        except (OSError, ValueError):
+            continue
+        memory += (int(resident) - int(shared)) * _PAGE
+        cpu += sum(map(int, times)) / _TICKS
+    if len(tree) > order["processes"]:
+        return f"{len(tree)} processes; at most {order['processes']} are allowed"
+    if memory > order["memory"]:
+        return f"{memory:.0f} bytes of memory; at most {order['memory']} are allowed"
+    if cpu > order["cpu_seconds"]:
+        return f"{cpu:.0f} s of CPU time; at most {order['cpu_seconds']} are allowed"
+    return ""
+
+
+def _descendants() -> list[int]:
+    found: list[int] = []
+    pending = [os.getpid()]
+    while pending:
+        for task in Path(f"/proc/{pending.pop()}/task").glob("*/children"):
+            try:
+                children = [int(pid) for pid in task.read_text().split()]
+            except OSError:
+                continue
+            found += children
+            pending += children
+    return found
+
+
+def _kill_all() -> None:
+    """Kill until nobody is left: as the subreaper, every orphan becomes a child of ours."""
+    while True:
+        for pid in _descendants():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+class _Output:
+    """The job's raw output in a file of bounded size: when it is half full, it becomes ``<name>.1`` and a new one starts."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self.path = path
+        self.half = limit // 2
+        self._open()
+
+    def _open(self) -> None:
+        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.size = os.fstat(self.fd).st_size
+
+    def write(self, block: bytes) -> None:
+        if self.size + len(block) > self.half:
+            os.close(self.fd)
+            self.path.replace(f"{self.path}.1")
+            self._open()
+        self.size += os.write(self.fd, block)
+
+    def note(self, text: str) -> None:
+        self.write(f"[runner] {text}\n".encode())
+
+    def copy(self, reader: int) -> bool:
+        """Copy what is there; False at the end."""
+        try:
+            block = os.read(reader, 65536)
+        except BlockingIOError:
+            return True
+        self.write(block)
+        return bool(block)
+
+    def drain(self, reader: int) -> None:
+        """Copy what is left after everybody died."""
+        while self.copy(reader) and select.select((reader,), (), (), 0)[0]:
+            pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())
