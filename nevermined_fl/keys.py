@@ -182,7 +182,7 @@ def recover_candidates(digest: bytes, signature: bytes) -> tuple[ec.EllipticCurv
 def _recover(digest: bytes, signature: bytes, bit: int) -> PublicKey:
     from eth_keys.datatypes import Signature  # noqa: PLC0415  as above
     from eth_keys.exceptions import BadSignature  # noqa: PLC0415  as above
-    from eth_utils import ValidationError  # noqa: PLC0415  as above
+    from eth_utils.exceptions import ValidationError  # noqa: PLC0415  as above
 
     try:
         return Signature(signature + bytes([bit])).recover_public_key_from_msg_hash(digest)

@@ -522,3 +522,9 @@ def test_an_access_token_that_is_over_or_elsewhere_is_refused(provider, stranger
 def test_an_assertion_is_no_access_token_even_of_the_gateway_itself(provider):
     with refused("token_type"):
         verify_access_token(provider, make_assertion(provider, aud=EXECUTE, now=NOW), aud=EXECUTE, now=NOW)
+
+
+def test_an_access_token_is_no_assertion_of_the_provider_at_another_gateway(provider, stranger):
+    token = issue_access_token(provider, client_id=stranger.address, aud=EXECUTE, now=NOW)
+    with refused("token_type"):
+        verify_assertion(token, audiences={EXECUTE}, now=NOW)

@@ -159,7 +159,8 @@ def _extract(assertion: str) -> tuple[jws.CompactSignature, dict[str, Any]]:
     except (JoseError, ValueError, TypeError, RecursionError) as error:
         raise Unauthenticated("the assertion is not a JWT", check="token_malformed") from error
     header = opened.headers()
-    if header.get("alg") != ALGORITHM or not set(header) <= _HEADER or not isinstance(claims, dict):
+    # The type, too: else the buyer of a gateway could pass its access token off as that provider's assertion elsewhere
+    if header != {"alg": ALGORITHM, "typ": "JWT"} or not isinstance(claims, dict):
         raise Unauthenticated(f"the assertion is not a JWT signed with {ALGORITHM}", check="token_type")
     return opened, claims
 
