@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 VERSION = 1
-MAX_MESSAGE_BYTES = 256 * 1024
+MAX_MESSAGE_BYTES = 1024 * 1024  # Joined carries a plan, whose parameters may take 512 KiB
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -222,4 +222,6 @@ def _check(kind: type[Message], name: str, value: Any, annotation: Any) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**1023  # what a float can hold
+    return isinstance(value, float) and math.isfinite(value)

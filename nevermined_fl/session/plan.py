@@ -5,34 +5,15 @@ The first three names are the Nevermined FL specification's; ``engine`` is reser
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nevermined_fl.errors import InvalidRequest
+from nevermined_fl.codecs.schema import DTYPES, TensorSchema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["DTYPES", "Metric", "Plan", "TensorSchema"]
-
-DTYPES = {"F32": 4, "F64": 8, "F16": 2}
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSchema:
-    """Name, safetensors dtype and shape of one tensor of the model."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    def size(self) -> int:
-        """Bytes."""
-        return DTYPES[self.dtype] * math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +52,10 @@ class Plan:
     engine: str = "native"
 
     def max_duration(self) -> float:
-        """Seconds the session can take at most: selection, then a training and an evaluation phase per round."""
+        """Seconds the session can take at most: selection, then a training and an evaluation phase per round.
+
+        Folding the updates and restarts of the coordinator come on top.
+        """
         return self.selection_timeout + 2 * self.rounds * self.round_timeout
 
     def model_size(self) -> int:
@@ -104,4 +88,7 @@ class Plan:
         Raises:
             InvalidRequest: naming the parameter, what was expected and what came.
         """
-        raise NotImplementedError
+        # The checks know Plan, so they are imported here and not above.
+        from nevermined_fl.session.parameters import parse  # noqa: PLC0415 - see above
+
+        return parse(parameters, members)
