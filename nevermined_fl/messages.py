@@ -173,7 +173,8 @@ def decode(raw: bytes | str, *expected: type[Message]) -> Message:
     if len(raw) > MAX_MESSAGE_BYTES:
         raise DecodeError(f"message of {len(raw)} bytes; at most {MAX_MESSAGE_BYTES} are read", code="too_large")
     try:
-        body = json.loads(raw, parse_constant=_refuse_constant)
+        body = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        json.dumps(body, ensure_ascii=False).encode()  # a lone surrogate could be neither stored nor sent on
     except (ValueError, RecursionError) as error:
         raise DecodeError("the message is not JSON") from error
     if not isinstance(body, dict):
@@ -190,6 +191,13 @@ def decode(raw: bytes | str, *expected: type[Message]) -> Message:
 
 def _refuse_constant(word: str) -> float:
     raise ValueError(f"{word} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    body = dict(pairs)
+    if len(body) != len(pairs):
+        raise ValueError("a name twice in one object")
+    return body
 
 
 def _build(kind: type[Message], body: dict[str, Any]) -> Message:

@@ -102,7 +102,7 @@ def _object(name: str, value: Any) -> dict[str, Any]:
 
 def _json(name: str, value: Any) -> bytes:
     try:
-        return json.dumps(value, allow_nan=False).encode()
+        return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"{name}: expected JSON with finite numbers, got {error}"[:200], check="plan") from error
 
