@@ -405,6 +405,10 @@ class SessionService(Protocol):
         """``signed`` is an Evaluated as a JWS of the key that joined."""
         ...
 
+    async def leave(self, participant: str) -> None:
+        """It will not answer any more, until it joins again: do not wait for it."""
+        ...
+
 
 class CoordinatorLink(Protocol):
     """The participant's side of a transport. Methods retry by themselves until ``patience`` runs out (TransportError)."""
@@ -431,6 +435,10 @@ class CoordinatorLink(Protocol):
 
     async def evaluated(self, evaluated: Evaluated) -> Verdict:
         """Sign and send."""
+        ...
+
+    async def leave(self) -> None:
+        """Say that no answer will come any more."""
         ...
 
     async def close(self) -> None:

@@ -1,1 +1,1 @@
-"""One participant of a session: what its container runs at a data provider."""
+"""The participant as a job: ``python -m participant_image FOLDER``. Reads files that the launcher wrote, only dials out."""

@@ -1,0 +1,83 @@
+"""``python -m coordinator_image FOLDER``: conduct one session, over TLS, from its start or from where it was killed.
+
+Exit codes: 0 the session is over and ``result.json`` says how; 3 stopped before the end, start it again; 1 a bug or a
+missing file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from coordinator_image.admission import LauncherAdmission
+from nevermined_fl.driver import Driver
+from nevermined_fl.errors import NeverminedFLError
+from nevermined_fl.session import Plan
+from nevermined_fl.transports.http.client import fingerprint_of
+from nevermined_fl.transports.http.server import HttpServer, server_context
+
+__all__ = ["main"]
+
+logger = logging.getLogger("coordinator_image")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job whose folder is named; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if len(arguments) != 1:
+        logger.error("usage: python -m coordinator_image FOLDER")
+        return 1
+    try:
+        return asyncio.run(_run(Path(arguments[0]).resolve()))
+    except NeverminedFLError as error:
+        logger.error("%s: %s", type(error).__name__, error)  # noqa: TRY400  the sentence says it all
+        return 1
+
+
+async def _run(folder: Path) -> int:
+    task = asyncio.ensure_future(_conduct(folder))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        logger.info("stopped; the journal knows where to go on")
+        return 3
+    return 0
+
+
+async def _conduct(folder: Path) -> None:
+    job = json.loads((folder / "job.json").read_text())
+    plan = Plan.from_parameters(job["parameters"], tuple(job["members"]))
+    admission = LauncherAdmission(folder / "admission.sock")
+    driver = Driver(
+        plan,
+        job["session"],
+        folder=folder,
+        initial=folder / "initial.safetensors",
+        outputs=Path(os.environ.get("NEVERMINED_OUTPUTS_PATH") or folder / "outputs"),
+        admission=admission,
+        fingerprint=fingerprint_of((folder / "tls.crt").read_text()),
+    )
+    server = HttpServer(
+        driver.service, status=lambda: {"session": driver.session.id, "phase": str(driver.session.phase)}
+    )
+    try:
+        port = await server.start(job["host"], job["port"], server_context(folder / "tls.crt", folder / "tls.key"))
+        logger.info("session %s on port %d", job["session"], port)
+        outcome = await driver.run()
+        logger.info("over: %s", outcome.reason or outcome.model)
+    finally:
+        await server.close()
+        await admission.close()
+        driver.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

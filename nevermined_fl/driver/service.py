@@ -1,0 +1,215 @@
+"""What participants may ask of the coordinator, whatever the transport: join, tasks, models, updates, reports.
+
+Rule 1: a participant is whom its provider's token names *and* who holds the key that the token binds. Rule 2: tasks are
+read off the session, never stored: after a restart of either side the same question gets the same answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from nevermined_fl.errors import (
+    LocalProtocolError,
+    PermissionDenied,
+    RemoteProtocolError,
+    RequestError,
+    Unauthenticated,
+)
+from nevermined_fl.messages import Evaluate, Evaluated, Finish, Joined, Report, Train, Verdict, Wait, decode
+from nevermined_fl.session import Phase, draw, effects, events
+from nevermined_fl.tokens import EVALUATED, REPORT, verify_job, verify_join_proof
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nevermined_fl.driver.store import Store
+    from nevermined_fl.messages import JoinRequest, Message, Task
+    from nevermined_fl.ports import Admission, Admitted, UpdateSink
+    from nevermined_fl.session import Session
+    from nevermined_fl.spool import Spool
+
+__all__ = ["Conductor", "Service"]
+
+logger = logging.getLogger(__name__)
+
+_PROOF_MEMORY = 180.0
+"""Seconds for which a proof is remembered: longer than it can be fresh."""
+
+
+class Conductor(Protocol):
+    """What the service needs of the driver."""
+
+    @property
+    def session(self) -> Session:
+        """As it is now."""
+        ...
+
+    def handle(self, event: events.Event, *, signed: str = "") -> effects.Accept | effects.Reject | None:
+        """Step, journal, act."""
+        ...
+
+    def refuse(self, code: str) -> None:
+        """Note that somebody was not let in."""
+        ...
+
+    def change(self) -> asyncio.Event:
+        """Set when the session changes after now."""
+        ...
+
+
+class Service:
+    """Implements ports.SessionService for one session."""
+
+    def __init__(
+        self, conductor: Conductor, store: Store, spool: Spool, admission: Admission, fingerprint: str
+    ) -> None:
+        self._conductor = conductor
+        self._store = store
+        self._spool = spool
+        self._admission = admission
+        self._fingerprint = fingerprint
+        self._keys: dict[str, str] = {}
+        self._proofs: dict[str, float] = {}
+        self._told: set[str] = set()
+        self._heard = asyncio.Event()
+
+    async def join(self, request: JoinRequest) -> Joined:
+        """Take part, or take part again after a crash."""
+        try:
+            admitted = await self._admission.admit(request.token)
+            self._judge_proof(request, admitted)
+            self._enrol(admitted)
+        except RequestError as error:
+            self._conductor.refuse(error.check)
+            raise
+        self._keys[admitted.participant] = admitted.thumbprint
+        session = self._conductor.session
+        return Joined(admitted.participant, session.id, secrets.token_urlsafe(32), session.plan.to_parameters())
+
+    async def next_task(self, participant: str, *, after: int, wait: float) -> Task:
+        """The first task with ``seq > after``; waits up to ``wait`` seconds and then returns a Wait task."""
+        until = time.monotonic() + wait
+        while True:
+            changed = self._conductor.change()
+            task = self._task(participant)
+            if task is not None and task.seq > after:
+                if isinstance(task, Finish):
+                    self._told.add(participant)
+                    self._heard.set()
+                return task
+            if (rest := until - time.monotonic()) <= 0:
+                return Wait(after)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await changed.wait()
+
+    def model_path(self, digest: str) -> Path:
+        """File with the model of that digest. Raises NotFound."""
+        return self._store.find(digest)
+
+    def open_update(self, participant: str, *, round_number: int, digest: str, size: int) -> UpdateSink:
+        """Start or go on with an upload of ``size`` bytes."""
+        session = self._conductor.session
+        if not self._owes_update(participant, round_number):
+            text = f"no update of round {round_number} is expected of you in {session.phase}, round {session.round}"
+            raise RemoteProtocolError(text, code="late")
+        return self._spool.open(participant, round_number, digest, size)
+
+    async def report(self, participant: str, signed: str) -> Verdict:
+        """``signed`` is a Report as a JWS of the key that joined."""
+        report = self._open_signed(participant, signed, REPORT, Report)
+        assert isinstance(report, Report)
+        self._judge_session(report.session)
+        if self._owes_update(participant, report.round) and not self._spool.has(
+            participant, report.round, report.update
+        ):
+            return Verdict(accepted=False, code="no_update", message="upload the update before reporting it")
+        return self._verdict(
+            events.Reported(
+                participant, report.round, report.model, report.update, report.examples, dict(report.metrics)
+            ),
+            signed,
+        )
+
+    async def evaluated(self, participant: str, signed: str) -> Verdict:
+        """``signed`` is an Evaluated as a JWS of the key that joined."""
+        answer = self._open_signed(participant, signed, EVALUATED, Evaluated)
+        assert isinstance(answer, Evaluated)
+        self._judge_session(answer.session)
+        event = events.Evaluated(participant, answer.round, answer.model, answer.examples, dict(answer.metrics))
+        return self._verdict(event, signed)
+
+    async def leave(self, participant: str) -> None:
+        """It will not answer any more, until it joins again: do not wait for it."""
+        self._conductor.handle(events.Left(participant))
+
+    async def farewell(self, seconds: float) -> None:
+        """Wait until everybody present has been told that the session is over, but not for ever."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not set(self._conductor.session.present()) <= self._told:
+                    self._heard.clear()
+                    await self._heard.wait()
+
+    def _judge_proof(self, request: JoinRequest, admitted: Admitted) -> None:
+        jti = verify_join_proof(
+            request.proof,
+            thumbprint=admitted.thumbprint,
+            session=self._conductor.session.id,
+            fingerprint=self._fingerprint,
+            token=request.token,
+        )
+        now = time.monotonic()
+        self._proofs = {seen: when for seen, when in self._proofs.items() if now - when < _PROOF_MEMORY}
+        if jti in self._proofs:
+            raise Unauthenticated("the proof was used before", check="proof_replayed", hint="make a new one")
+        self._proofs[jti] = now
+
+    def _enrol(self, admitted: Admitted) -> None:
+        session = self._conductor.session
+        member = session.member(admitted.participant)
+        if session.is_over() and member is not None and member.agreement == admitted.agreement:
+            return  # it comes back to hear how it ended
+        verdict = self._conductor.handle(events.Joined(admitted.participant, admitted.agreement))
+        if isinstance(verdict, effects.Reject):
+            raise PermissionDenied(verdict.message, check=verdict.code)
+
+    def _task(self, participant: str) -> Task | None:
+        session = self._conductor.session
+        if session.is_over():
+            return Finish(2 * session.plan.rounds + 2, str(session.phase), session.reason)
+        if participant not in session.waits_for():
+            return None
+        remaining = max(0.0, (session.deadline or 0.0) - time.time())
+        if session.phase is Phase.REPORTING:
+            seed = draw.training_seed(session.plan, session.round, participant)
+            return Train(2 * session.round, session.round, session.model, seed, remaining)
+        if session.phase is Phase.EVALUATION:
+            return Evaluate(2 * session.round + 1, session.round, session.model, remaining)
+        return None
+
+    def _owes_update(self, participant: str, round_number: int) -> bool:
+        session = self._conductor.session
+        expected = session.phase is Phase.REPORTING and round_number == session.round
+        return expected and participant in session.waits_for()
+
+    def _open_signed(self, participant: str, signed: str, typ: str, kind: type[Message]) -> Message:
+        if (thumbprint := self._keys.get(participant)) is None:
+            raise LocalProtocolError("a transport let somebody in who did not join")
+        return decode(json.dumps(verify_job(signed, typ=typ, thumbprint=thumbprint)), kind)
+
+    def _judge_session(self, session_did: str) -> None:
+        if session_did != self._conductor.session.id:
+            raise RemoteProtocolError("this is about another session", code="other_session")
+
+    def _verdict(self, event: events.Reported | events.Evaluated, signed: str) -> Verdict:
+        answer = self._conductor.handle(event, signed=signed)
+        if isinstance(answer, effects.Reject):
+            return Verdict(accepted=False, code=answer.code, message=answer.message)
+        return Verdict(accepted=True)

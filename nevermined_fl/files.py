@@ -1,0 +1,86 @@
+"""Files that are whole or not there: atomic writes, private by default, digests block by block."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = [
+    "BLOCK",
+    "append_line",
+    "atomic_file",
+    "digest_of",
+    "sha256_bytes",
+    "sha256_file",
+    "size_of",
+    "write_atomic",
+    "write_json",
+]
+
+BLOCK = 1 << 20
+
+
+def digest_of(hasher: Any) -> str:
+    """``sha256:<hex>`` of a hashlib object."""
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def sha256_bytes(raw: bytes | memoryview) -> str:
+    """``sha256:<hex>`` of bytes in memory."""
+    return digest_of(hashlib.sha256(raw))
+
+
+def sha256_file(path: Path) -> str:
+    """``sha256:<hex>`` of a file, read through one pooled block."""
+    hasher = hashlib.sha256()
+    block = memoryview(bytearray(BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            hasher.update(block[:count])
+    return digest_of(hasher)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 when there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+@contextmanager
+def atomic_file(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
+    """A file to write; it takes the place of ``path`` when the block ends without an exception."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes | str, mode: int = 0o600) -> None:
+    """Write a small file, whole or not at all."""
+    with atomic_file(path, mode) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: Path, body: Any, mode: int = 0o600) -> None:
+    """Write JSON for people and programs, whole or not at all."""
+    write_atomic(path, json.dumps(body, indent=2, allow_nan=False) + "\n", mode)
+
+
+def append_line(path: Path, text: str, mode: int = 0o600) -> None:
+    """Append one line, or several, in a single write so that a crash cannot leave half of it."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode)
+    try:
+        os.write(handle, f"{text}\n".encode())
+    finally:
+        os.close(handle)

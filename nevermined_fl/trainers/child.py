@@ -1,0 +1,207 @@
+"""The participant's end of the buyer's process: start it, ask it, judge what it says, end it.
+
+Every failure of the buyer's code is a TrainerError with the exception's type and the line in the buyer's file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from nevermined_fl.errors import DecodeError, TrainerError
+from nevermined_fl.files import write_atomic
+from nevermined_fl.trainers import frames, gate, sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from nevermined_fl.session.plan import Plan
+
+__all__ = ["Measured", "Place", "Trained", "TrainerChild", "TrainerTask"]
+
+_OUTPUT = "output.safetensors"
+_MODEL = "model.safetensors"
+_HYPERPARAMETERS = "hyperparameters.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the buyer's code runs.
+
+    ``inputs`` and ``algorithm`` are read-only to it, ``scratch`` is all it can write. ``raw_output`` takes what it
+    prints, for the provider's eyes alone; None is this process's stderr.
+    """
+
+    algorithm: Path
+    inputs: Path
+    scratch: Path
+    raw_output: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A judged update: its digest, and what is reported with it."""
+
+    digest: str
+    examples: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A judged evaluation."""
+
+    examples: int
+    metrics: dict[str, float]
+
+
+class TrainerChild:
+    """One running child: frames out, frames in."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader = asyncio.StreamReader()
+        self._transport: asyncio.ReadTransport | None = None
+        self._requests = -1
+
+    async def start(self, hyperparameters: Mapping[str, Any], seconds: float) -> None:
+        """Start the child and let it make the trainer."""
+        self._place.scratch.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._place.scratch / _HYPERPARAMETERS, json.dumps(dict(hyperparameters)))
+        inward, self._requests = os.pipe()
+        outward, replies = os.pipe()
+        try:
+            self._process = await self._spawn(inward, replies)
+        finally:
+            os.close(inward)
+            os.close(replies)
+            self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(self._reader), os.fdopen(outward, "rb", buffering=0)
+            )
+        await self.ask({"op": "open", "hyperparameters": _HYPERPARAMETERS}, seconds)
+
+    async def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """One request and its answer, which only the gate may believe."""
+        try:
+            async with asyncio.timeout(seconds):
+                frames.write(self._requests, request)
+                answer = await frames.read_async(self._reader)
+        except TimeoutError as error:
+            await self.close()
+            raise TrainerError(f"the algorithm took longer than {seconds:.0f} s", kind="TimeoutError") from error
+        except (DecodeError, OSError, asyncio.IncompleteReadError) as error:
+            await self.close()
+            raise TrainerError("the algorithm's process ended", kind="ChildProcessError") from error
+        if "error" in answer:
+            raise gate.judge_failure(answer["error"], _lines(self._place.algorithm))
+        return answer
+
+    async def close(self) -> None:
+        """Kill it."""
+        if self._requests >= 0:
+            os.close(self._requests)
+            self._requests = -1
+        if self._transport is not None:
+            self._transport.close()
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+
+    async def _spawn(self, inward: int, replies: int) -> asyncio.subprocess.Process:
+        place = self._place
+        host = [sys.executable, "-s", "-P", "-m", "nevermined_fl.trainers.host", str(place.algorithm)]
+        command = sandbox.wrap(
+            [*host, str(inward), str(replies)],
+            read_only=(place.inputs, place.algorithm),
+            scratch=place.scratch,
+        )
+        variables = {
+            "NEVERMINED_INPUTS_PATH": str(place.inputs),
+            "NEVERMINED_TRANSFORMATIONS_PATH": str(place.algorithm.parent),
+            "NEVERMINED_OUTPUTS_PATH": str(place.scratch),
+        }
+        raw = _raw_output(place.raw_output)
+        try:
+            return await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=raw,
+                stderr=raw,
+                cwd=place.scratch,
+                env=sandbox.clean_environment(place.scratch) | variables,
+                pass_fds=(inward, replies),
+            )
+        except OSError as error:
+            raise TrainerError("the algorithm's process could not be started", kind="ChildProcessError") from error
+        finally:
+            if raw is not sys.stderr:
+                raw.close()
+
+
+class TrainerTask:
+    """Training and evaluation as the participant asks for them: a child that is started when needed, behind the gate.
+
+    Args:
+        place: where the buyer's code runs.
+        plan: what may leave.
+        rows: number of rows of the dataset, where it is known.
+    """
+
+    def __init__(self, place: Place, plan: Plan, rows: int | None = None) -> None:
+        self._place = place
+        self._plan = plan
+        self._rows = rows
+        self._child: TrainerChild | None = None
+
+    async def fit(self, model: Path, seed: int, into: Path, seconds: float) -> Trained:
+        """Train; the update is in ``into`` afterwards."""
+        output = self._place.scratch / _OUTPUT
+        answer = await self._ask(model, {"op": "fit", "seed": seed, "output": _OUTPUT}, seconds)
+        examples, metrics = self._judge(answer)
+        digest = await asyncio.to_thread(gate.copy_update, output, into, self._plan.schema)
+        output.unlink(missing_ok=True)
+        return Trained(digest, examples, metrics)
+
+    async def evaluate(self, model: Path, seconds: float) -> Measured:
+        """Measure a model on the provider's data."""
+        return Measured(*self._judge(await self._ask(model, {"op": "evaluate"}, seconds)))
+
+    async def close(self) -> None:
+        """End the child."""
+        child, self._child = self._child, None
+        if child is not None:
+            await child.close()
+
+    def _judge(self, answer: dict[str, Any]) -> tuple[int, dict[str, float]]:
+        examples = gate.judge_examples(answer.get("examples"), self._plan, self._rows)
+        return examples, gate.judge_metrics(answer.get("metrics"), self._plan)
+
+    async def _ask(self, model: Path, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        try:
+            if self._child is None:
+                self._child = TrainerChild(self._place)
+                await self._child.start(dict(self._plan.hyperparameters), seconds)
+            copy = self._place.scratch / _MODEL
+            copy.unlink(missing_ok=True)
+            await asyncio.to_thread(shutil.copyfile, model, copy)
+            return await self._child.ask(request | {"model": _MODEL}, seconds)
+        except TrainerError:
+            await self.close()
+            raise
+
+
+def _raw_output(path: Path | None) -> IO[Any]:
+    return sys.stderr if path is None else path.open("ab")
+
+
+def _lines(file: Path) -> int:
+    return file.read_bytes().count(b"\n") + 1
