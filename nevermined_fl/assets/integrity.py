@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _UNCOVERED = frozenset({"proof", "userId"})
+_KEYS = frozenset({"@context", "id", "created", "publicKey", "authentication", "service"}) | _UNCOVERED
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +93,24 @@ def seal(document: Mapping[str, Any], publisher: Publisher) -> dict[str, Any]:
     checksums = _checksums(services)
     did = publisher.hash_did("0x" + checksum(checksums), publisher.address)
     _name_did(services, did)
-    return {
-        "@context": body["@context"],
-        "id": did,
+    proof = {
+        "type": "DDOIntegritySignature",
         "created": body["created"],
-        "publicKey": [{"id": did, "type": "EthereumECDSAKey", "owner": publisher.address}],
-        "authentication": [{"type": "RsaSignatureAuthentication2018", "publicKey": did}],
+        "creator": publisher.address,
+        "signatureValue": publisher.sign(proof_message(did)),
+        "checksum": checksums,
+    }
+    return {"@context": body["@context"], "id": did, "created": body["created"]} | {
+        **_keys_of(did, publisher.address),
         "service": services,
-        "proof": {
-            "type": "DDOIntegritySignature",
-            "created": body["created"],
-            "creator": publisher.address,
-            "signatureValue": publisher.sign(proof_message(did)),
-            "checksum": checksums,
-        },
+        "proof": proof,
+    }
+
+
+def _keys_of(did: str, address: str) -> dict[str, Any]:
+    return {
+        "publicKey": [{"id": did, "type": "EthereumECDSAKey", "owner": address}],
+        "authentication": [{"type": "RsaSignatureAuthentication2018", "publicKey": did}],
     }
 
 
@@ -149,7 +154,7 @@ def verify_integrity(ddo: Any, hash_did: HashDID) -> None:
     body = envelope(ddo)
     services, proof = body["service"], body["proof"]
     _verify_checksums(services, proof["checksum"])
-    if services[0]["attributes"]["main"].get("integrity") != _content_digest(services):
+    if services[0]["attributes"]["main"].get("integrity") != _content_digest(services, body["id"]):
         raise InvalidRequest(f"{body['id']}: main.integrity is not the services' digest", check="ddo_integrity")
     if hash_did("0x" + checksum(proof["checksum"]), proof["creator"]) != body["id"]:
         raise InvalidRequest(f"{body['id']} does not follow from proof.checksum and proof.creator", check="ddo_did")
@@ -168,20 +173,27 @@ def _verify_checksums(services: list[dict[str, Any]], stated: dict[str, Any]) ->
 
 
 def _verify_names(body: dict[str, Any]) -> None:
-    """What names the DID or its creator must name these."""
-    did, address = body["id"], body["proof"]["creator"].lower()
-    for parameter in _document_ids(body["service"]):
-        if parameter.get("value") != did.removeprefix("did:nv:"):
-            raise InvalidRequest(f"{did}: a condition's _documentId names another asset", check="ddo_did")
+    """What names the DID or its creator must name these, and nothing may stand beside what is covered."""
+    did, address = body["id"], body["proof"]["creator"]
+    if unknown := sorted(set(body) - _KEYS):
+        raise InvalidRequest(f"{did}: a DDO has no {unknown[0][:80]!r}", check="ddo_shape")
+    endpoint = body["service"][0].get("serviceEndpoint")
+    values = [parameter.get("value") for parameter in _document_ids(body["service"])]
+    if not isinstance(endpoint, str) or not endpoint.endswith("/" + did) or any(v != did[7:] for v in values):
+        raise InvalidRequest(f"{did}: the metadata endpoint or a condition names another asset", check="ddo_did")
+    expected = _keys_of(did, address) | {"created": body["service"][0]["attributes"]["main"].get("dateCreated")}
+    if any(body.get(key) != value for key, value in expected.items()):
+        raise InvalidRequest(f"{did}: publicKey, authentication or created is not what it was", check="ddo_creator")
     named = [service["attributes"]["main"].get("creator", address) for service in body["service"]]
-    if any(not isinstance(name, str) or name.lower() != address for name in named):
+    if any(name != address for name in named):
         raise InvalidRequest(f"{did}: a service's creator is not proof.creator", check="ddo_creator")
 
 
-def _content_digest(services: list[dict[str, Any]]) -> str:
+def _content_digest(services: list[dict[str, Any]], did: str = "") -> str:
     """Exact digest of all services, less what can only be known later: the DID, and curation, which others write."""
     copies = [_without_curation(service) for service in deepcopy(services)]
-    copies[0].pop("serviceEndpoint", None)
+    if did:
+        copies[0]["serviceEndpoint"] = str(copies[0].get("serviceEndpoint")).removesuffix("/" + did)
     copies[0]["attributes"]["main"].pop("integrity", None)
     for parameter in _document_ids(copies):
         parameter.pop("value", None)
