@@ -1,0 +1,407 @@
+"""Whatever happens in whatever order: a random walk through the session, watched by what must always hold.
+
+The walk has its own books: what was accepted, ordered and committed, taken from events and effects alone. It prints how
+far it came, because a walk that never leaves the first round proves nothing.
+"""
+
+import json
+from collections import Counter
+from fractions import Fraction
+from math import ceil
+
+from hypothesis import event, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from session_world import MEMBERS, SESSION, agreement, digest, plan
+
+from nevermined_fl.session import Phase, Session, draw, replay, start, step
+from nevermined_fl.session.effects import (
+    Accept,
+    Aggregate,
+    AskEvaluation,
+    Commit,
+    Configure,
+    Discard,
+    Fail,
+    Finish,
+    Reject,
+)
+from nevermined_fl.session.events import (
+    Aggregated,
+    Evaluated,
+    Joined,
+    Left,
+    Reported,
+    Restarted,
+    Stopped,
+    Ticked,
+    from_json,
+    to_json,
+)
+from nevermined_fl.session.ledger import contributions
+
+PEERS = Joined | Left | Reported | Evaluated
+ANSWERS = {Phase.REPORTING: "updates", Phase.EVALUATION: "evaluations"}
+REACH = Counter()
+
+members = st.sampled_from(MEMBERS)
+answerers = st.integers(0, 9)  # 0 to 4 anybody, above somebody who owes an answer
+examples = st.integers(0, 120)  # the plan caps at 100 and refuses 0
+shifts = st.sampled_from((0, 0, 0, 0, -1, 1))
+metrics = st.sampled_from(({}, {"accuracy": 0.25}, {"accuracy": 0.75, "loss": 3.0}, {"accuracy": 1.5}, {"canary": 0.5}))
+
+
+class Walk(RuleBasedStateMachine):
+    """One session, and the books that say what it ought to be."""
+
+    @initialize(
+        size=st.integers(3, 5),
+        minimum=st.integers(1, 3),
+        ratio=st.sampled_from((1.0, 1.0, 0.5)),
+        rounds=st.sampled_from((4, 3, 6, 2, 1)),
+        metrics=st.booleans(),
+        joiners=st.sampled_from((5, 5, 4, 3, 2, 0)),
+        head_start=st.integers(0, 3),
+    )
+    def open(self, *, size, minimum, ratio, rounds, metrics, joiners, head_start):
+        changes = {"minParticipants": minimum, "participantsRatio": ratio, "rounds": rounds}
+        self.plan = plan(MEMBERS[:size], **changes | ({} if metrics else {"metrics": []}))
+        self.now, self.log, self.made = 1000.0, [], 0
+        self.started = self.now
+        self.session, effects = start(self.plan, SESSION, self.now)
+        assert effects == ()
+        self.bound = {}  # participant -> the agreement that it first joined under
+        self.accepted = {}  # (round, participant) -> the report that counts
+        self.evaluated = {}  # the same for evaluations
+        self.asked = {}  # round -> everyone who was asked to train
+        self.folded = {}  # round -> the Aggregate order
+        self.models = {0: self.plan.initial_model}  # round -> what the driver wrote
+        self.commits, self.ends = [], []
+        for participant in MEMBERS[:joiners]:
+            self.say(Joined(participant, agreement(participant)))
+        for _ in range(min(head_start, rounds - 1)):
+            self.honest_round(straggler=None, examples=7)
+
+    # --- rules: what peers, the driver and the clock may do -------------------------------------------------------
+
+    @rule(participant=members, honest=st.sampled_from((True, True, True, False)))
+    def join(self, participant, honest):
+        self.say(Joined(participant, agreement(participant) if honest else "0xforeign"))
+
+    @rule(participant=members)
+    def leave(self, participant):
+        self.say(Left(participant))
+
+    @precondition(lambda self: self.session.round > 0)
+    @rule(
+        number=answerers,
+        shift=shifts,
+        right=st.sampled_from((True, True, True, False)),
+        examples=examples,
+        metrics=metrics,
+    )
+    def report(self, *, number, shift, right, examples, metrics):
+        participant = self.answerer(number)
+        about = self.session.round + shift
+        model = self.models.get(about - 1, digest(0)) if right else digest(666)
+        self.say(Reported(participant, about, model, self.fresh(), examples, metrics))
+
+    @precondition(lambda self: self.session.round > 0)
+    @rule(
+        number=answerers,
+        shift=shifts,
+        right=st.sampled_from((True, True, True, False)),
+        examples=examples,
+        metrics=metrics,
+    )
+    def evaluate(self, *, number, shift, right, examples, metrics):
+        participant = self.answerer(number)
+        about = self.session.round + shift
+        model = self.models.get(about, digest(0)) if right else digest(666)
+        self.say(Evaluated(participant, about, model, examples, metrics))
+
+    @precondition(lambda self: self.log)
+    @rule(data=st.data())
+    def repeat(self, data):
+        counted = [*self.accepted.values(), *self.evaluated.values()]
+        said = [said for _, said in self.log[-20:] if isinstance(said, PEERS)]
+        if counted or said:
+            self.say(data.draw(st.sampled_from(counted * 2 + said)))
+
+    @precondition(lambda self: self.session.phase is Phase.AGGREGATION)
+    @rule()
+    def aggregate(self):
+        self.models[self.session.round] = self.fresh()
+        self.say(Aggregated(self.session.round, self.models[self.session.round]))
+
+    @rule(seconds=st.sampled_from((0.0, 0.5, 10.0)))
+    def tick(self, seconds):
+        self.now += seconds
+        self.say(Ticked())
+
+    @precondition(lambda self: self.session.deadline is not None and (self.has_enough() or len(self.log) > 30))
+    @rule()
+    def time_is_up(self):
+        self.now = self.session.deadline
+        self.say(Ticked())
+
+    @rule()
+    def restart(self):
+        self.say(Restarted())
+
+    @precondition(lambda self: len(self.log) > 25)
+    @rule()
+    def stop(self):
+        self.say(Stopped("enough"))
+
+    @precondition(lambda self: not self.session.is_over())
+    @rule(straggler=st.sampled_from((None, None, *MEMBERS[:3])), examples=st.integers(1, 150))
+    def honest_round(self, straggler, examples):
+        """Everybody does what is asked, a straggler perhaps not; ends when the round is committed or failed."""
+        number = self.session.round
+        for participant in self.plan.members:
+            if self.session.phase in (Phase.SELECTION, Phase.CONFIGURATION):
+                self.say(Joined(participant, self.bound.get(participant, agreement(participant))))
+        number = max(number, self.session.round)
+        self.answer(straggler, examples)
+        if self.session.phase is Phase.AGGREGATION:
+            self.aggregate()
+        if self.session.round == number:
+            self.answer(straggler, examples)
+
+    def answer(self, straggler, examples):
+        phase = self.session.phase
+        if phase not in ANSWERS:
+            return
+        for n, participant in enumerate(self.session.waits_for()):
+            number, model = self.session.round, self.session.model
+            if participant == straggler or self.session.phase is not phase:
+                continue
+            if phase is Phase.REPORTING:
+                self.say(Reported(participant, number, model, self.fresh(), examples + n, {}))
+            else:
+                self.say(Evaluated(participant, number, model, examples + n, {"accuracy": n / 8}))
+        if self.session.phase is phase and self.session.deadline:
+            self.now = self.session.deadline
+            self.say(Ticked())
+
+    # --- the books ----------------------------------------------------------------------------------------------
+
+    def has_enough(self):
+        """Not to fail too early: a walk that always dies young sees no second round."""
+        reporting = self.session.phase is Phase.REPORTING
+        came = self.session.updates if reporting else self.session.present()
+        return len(came) >= self.plan.min_participants
+
+    def answerer(self, number):
+        owing = self.session.waits_for()
+        return MEMBERS[number] if number < 5 else owing[number % len(owing)] if owing else MEMBERS[number - 5]
+
+    def fresh(self):
+        self.made += 1
+        return digest(self.made)
+
+    def say(self, said):
+        before = self.session
+        self.session, effects = step(before, said, self.now)
+        self.log.append((self.now, said))
+        assert step(before, said, self.now) == (self.session, effects), "equal inputs give equal effects"
+        self.check_answer(before, said, effects)
+        for effect in effects:
+            self.check_effect(before, said, effect)
+        if before.is_over():
+            assert self.session == before, "terminal phases never change"
+        self.check_deadline(before, said)
+        if (before.phase, before.round) != (self.session.phase, self.session.round):
+            for session in (before, self.session):
+                assert Session.from_json(json.loads(json.dumps(session.to_json()))) == session
+
+    def check_answer(self, before, said, effects):
+        """A peer hears exactly one verdict, first; a refused event changes nothing."""
+        verdicts = [effect for effect in effects if isinstance(effect, Accept | Reject)]
+        if not isinstance(said, PEERS):
+            assert verdicts == []
+            return
+        (verdict,) = verdicts
+        assert verdict == effects[0]
+        assert verdict.participant == said.participant
+        if isinstance(verdict, Reject):
+            REACH[f"refused {verdict.code}"] += 1
+            assert self.session == before
+            assert all(isinstance(effect, Discard) for effect in effects[1:])
+            assert verdict.code != "other_agreement" or not self.may_join(said)
+        elif isinstance(said, Joined):
+            assert self.may_join(said), "one participant per agreement, one agreement per participant"
+            self.bound[said.participant] = said.agreement
+        elif isinstance(said, Reported | Evaluated):
+            self.count(before, said)
+
+    def may_join(self, said):
+        others = [bound for participant, bound in self.bound.items() if participant != said.participant]
+        known = said.participant in self.plan.members
+        return known and said.agreement not in others and self.bound.get(said.participant) in (None, said.agreement)
+
+    def count(self, before, said):
+        book, phase = (
+            (self.accepted, Phase.REPORTING) if isinstance(said, Reported) else (self.evaluated, Phase.EVALUATION)
+        )
+        key = (said.round, said.participant)
+        if key in book:
+            assert book[key] == said, "only the same answer is accepted again"
+            assert self.session == before
+            REACH["repeats"] += 1
+            return
+        book[key] = said
+        assert (before.phase, before.round) == (phase, said.round)
+        assert said.participant in self.asked[said.round]
+        assert said.examples > 0
+        assert set(said.metrics) <= {metric.name for metric in self.plan.metrics}
+        assert 0.0 <= said.metrics.get("accuracy", 0.0) <= 1.0
+        about = said.round - 1 if isinstance(said, Reported) else said.round
+        assert said.model == self.models[about]
+
+    def check_effect(self, before, said, effect):
+        again = isinstance(said, Restarted)
+        match effect:
+            case Configure():
+                assert effect.round == len(self.commits) + 1
+                assert effect.model == self.models[effect.round - 1], "a round trains the model of the round before"
+                assert effect.model == (self.commits[-1].model if self.commits else self.plan.initial_model)
+                assert effect.deadline == self.session.deadline
+                assert effect.seeds == tuple(draw.training_seed(self.plan, effect.round, p) for p in effect.cohort)
+                if effect.round not in self.asked:
+                    self.asked[effect.round] = effect.cohort
+                    self.check_cohort(effect.cohort)
+                assert set(effect.cohort) <= set(self.asked[effect.round])
+            case Aggregate():
+                assert again or effect.round not in self.folded, "each round is aggregated once"
+                assert self.folded.setdefault(effect.round, effect) == effect
+                self.check_fold(effect)
+            case AskEvaluation():
+                assert effect.model == self.models[effect.round]
+                assert set(effect.cohort) <= set(self.asked[effect.round])
+                assert effect.cohort
+            case Discard():
+                self.check_discard(before, said, effect)
+            case Commit():
+                if again:
+                    assert effect == self.commits[-1]
+                    return
+                self.commits.append(effect)
+                assert effect.round == len(self.commits)
+                assert effect.model == self.models[effect.round]
+                assert effect.metrics == self.mean(effect.round)
+            case Finish():
+                assert effect.model == self.commits[-1].model
+                assert len(self.commits) == self.plan.rounds
+                self.ends.append(effect)
+            case Fail():
+                self.ends.append(effect)
+                REACH[
+                    f"failed: {effect.reason.split(':')[-2 if ':' in effect.reason else -1].strip()[:20]}"
+                ] += not again
+
+    def check_cohort(self, cohort):
+        present = self.session.present()
+        wanted = max(ceil(Fraction(str(self.plan.participants_ratio)) * len(present)), self.plan.min_participants)
+        assert len(cohort) == wanted
+        assert list(cohort) == sorted(set(cohort) & set(present)), "nobody is asked twice"
+
+    def check_fold(self, effect):
+        names = [participant for participant, _, _ in effect.updates]
+        assert names == sorted(set(names)), "nobody counts twice, and arrival leaves no trace"
+        assert len(names) >= self.plan.min_participants
+        assert effect.model_before == self.models[effect.round - 1]
+        expected = {p: report for (number, p), report in self.accepted.items() if number == effect.round}
+        assert set(names) == set(expected), "every accepted update counts"
+        for participant, update, weight in effect.updates:
+            assert (update, weight) == (expected[participant].update, min(expected[participant].examples, 100))
+
+    def check_discard(self, before, said, effect):
+        counted = self.accepted.get((effect.round, effect.participant))
+        if counted and counted.update == effect.update:
+            assert effect.round in self.models or self.session.phase is Phase.FAILED, "folded before it is deleted"
+        else:
+            assert isinstance(said, Reported)
+            assert (effect.participant, effect.update) == (said.participant, said.update)
+
+    def mean(self, number):
+        sums = {}
+        for (_, _), said in sorted((key, said) for key, said in self.evaluated.items() if key[0] == number):
+            for name, value in said.metrics.items():
+                total, weight = sums.get(name, (0.0, 0))
+                sums[name] = (total + min(said.examples, 100) * round(value, 3), weight + min(said.examples, 100))
+        return {name: total / weight for name, (total, weight) in sums.items()}
+
+    def check_deadline(self, before, said):
+        """A phase's clock is set once; only a restart sets it anew."""
+        ours = self.session
+        assert (ours.deadline is None) == (ours.is_over() or ours.phase is Phase.AGGREGATION)
+        together = {ours.phase, before.phase} <= {Phase.CONFIGURATION, Phase.REPORTING}
+        same = ours.round == before.round and (ours.phase is before.phase or together)
+        if isinstance(said, Restarted) or not same:
+            length = self.plan.selection_timeout if ours.phase is Phase.SELECTION else self.plan.round_timeout
+            assert ours.deadline in (None, self.now + length)
+        else:
+            assert ours.deadline == before.deadline
+        if isinstance(said, Ticked) and before.deadline is not None:
+            assert (self.now >= before.deadline) == (ours != before), "time is up exactly at the deadline"
+
+    # --- what must always hold -------------------------------------------------------------------------------------
+
+    @invariant()
+    def it_ends_once_and_says_so(self):
+        assert bool(self.ends) == self.session.is_over()
+        assert len(set(self.ends)) <= 1
+
+    @invariant()
+    def it_waits_for_somebody_or_for_the_clock(self):
+        if self.session.phase is Phase.REPORTING:
+            assert self.session.waits_for() or len(self.session.updates) < self.plan.min_participants
+        if self.session.phase is Phase.EVALUATION:
+            assert self.session.waits_for()
+        if self.session.phase is Phase.CONFIGURATION:
+            assert len(self.session.present()) < self.plan.min_participants
+
+    @invariant()
+    def members_are_who_joined(self):
+        assert {member.participant: member.agreement for member in self.session.members} == self.bound
+
+    @invariant()
+    def history_is_what_was_committed(self):
+        assert [(done.number, done.model) for done in self.session.history] == [
+            (c.round, c.model) for c in self.commits
+        ]
+        folded = [row for number in range(1, len(self.commits) + 1) for row in self.folded[number].updates]
+        assert sum(len(row.rounds) for row in contributions(self.session)) == len(folded)
+
+    def teardown(self):
+        if not hasattr(self, "session"):
+            return
+        log = [(now, from_json(json.loads(json.dumps(to_json(said))))) for now, said in self.log]
+        assert replay(self.plan, SESSION, self.started, log) == self.session, "the log tells all"
+        event(f"ended in {self.session.phase}, round {self.session.round}")
+        REACH["walks"] += 1
+        REACH["events"] += len(self.log)
+        REACH[f"ended in {self.session.phase}"] += 1
+        REACH[f"committed {len(self.commits)}"] += 1
+
+
+def test_whatever_happens_the_books_agree(record_property):
+    REACH.clear()
+    try:
+        run_state_machine_as_test(
+            Walk, settings=settings(max_examples=200, stateful_step_count=30, report_multiple_bugs=False)
+        )
+    finally:
+        record_property("reach", "session walk: " + ", ".join(f"{name} {n}" for name, n in sorted(REACH.items())))
+    assert REACH["ended in finished"] > 10
+    assert REACH["ended in failed"] > 10
+    assert sum(n for name, n in REACH.items() if name.startswith("committed") and int(name.split()[1]) >= 3) > 10
