@@ -1,0 +1,97 @@
+"""Jobs: every live job is one asyncio task; what it does next is in the store, so a restarted launcher goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from nevermined_fl.errors import Conflict
+from nevermined_fl.launcher.coordinator_job import run_coordinator
+from nevermined_fl.launcher.limits import Limits
+from nevermined_fl.launcher.orders import accept
+from nevermined_fl.launcher.participant_job import run_participant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nevermined_fl.launcher.launcher import Launcher
+    from nevermined_fl.launcher.store import Job
+
+__all__ = ["Jobs"]
+
+logger = logging.getLogger(__name__)
+_KINDS = {"participant": run_participant, "coordinator": run_coordinator}
+
+
+class Jobs:
+    """The live jobs of a launcher."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._limits: dict[str, Limits] = {}
+        self._closing = False
+
+    async def start(self, body: Mapping[str, Any]) -> Job:
+        """Accept an order and begin with it."""
+        if self._closing:
+            raise Conflict("the launcher is being stopped", check="launcher_up", hint="try again in a minute")
+        job: Job = await self._launcher.call(accept, self._launcher, body)
+        self._begin(job)
+        return job
+
+    def resume(self) -> None:
+        """Go on with every job that was live when the launcher ended."""
+        for job in self._launcher.store.live():
+            logger.info("going on with job %s at %s", job.id, job.stage)
+            self._begin(job)
+
+    def stop(self, job_id: str) -> Job:
+        """End a job as its buyer wishes. What was earned before is settled all the same.
+
+        Raises:
+            Conflict: the model is being published: too late.
+        """
+        job = self._launcher.store.get(job_id)
+        if job.finished is not None:
+            return job
+        if job.stage == "publishing" or (job.order.kind == "coordinator" and job.stage == "settling"):
+            raise Conflict(f"{job_id} is publishing its model", check="job_stoppable")
+        job = self._launcher.store.change(job_id, stopping=True)
+        self._limits[job_id].stop()
+        return job
+
+    async def wait(self, job_id: str) -> None:
+        """Return when the job is over."""
+        if job_id in self._tasks:
+            await asyncio.wait({self._tasks[job_id]})
+
+    async def close(self) -> None:
+        """Kill the processes and leave the jobs where they are; ``resume`` takes them up."""
+        self._closing = True
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _begin(self, job: Job) -> None:
+        limits = Limits(self._launcher, job)
+        self._limits[job.id] = limits
+        self._tasks[job.id] = asyncio.ensure_future(self._live(job, limits))
+
+    async def _live(self, job: Job, limits: Limits) -> None:
+        self._launcher.work(job.id).mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            await _KINDS[job.order.kind](self._launcher, job, limits)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            # Our own bug. The others' jobs go on, and this one is not tried again at every start.
+            logger.exception("job %s", job.id)
+            now = self._launcher.clock()
+            self._launcher.store.change(
+                job.id, stage="over", status="Error", reason="an error of the launcher's; see its log", finished=now
+            )
+        finally:
+            self._limits.pop(job.id, None)
+            self._tasks.pop(job.id, None)

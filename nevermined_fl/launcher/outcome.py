@@ -1,0 +1,97 @@
+"""Outcome: what a coordinator left behind, read as carefully as anything that a job writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nevermined_fl.errors import SessionFailed
+from nevermined_fl.files import sha256_file
+from nevermined_fl.tokens import Contributor
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from nevermined_fl.launcher.order import Order
+
+__all__ = ["Outcome", "has_outcome", "read_outcome"]
+
+_RESULT_BYTES = 16 * 1024**2
+_REASON_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished session: the model's digest, who is in it, and the metrics of its last evaluation."""
+
+    model: str
+    contributors: tuple[Contributor, ...]
+    metrics: dict[str, float]
+
+
+def has_outcome(outputs: Path) -> bool:
+    """Whether the coordinator came to an end: it writes its result last and whole."""
+    return (outputs / "result.json").is_file()
+
+
+def read_outcome(outputs: Path, order: Order, admitted: Collection[tuple[str, str]]) -> Outcome:
+    """The outcome of a finished session.
+
+    Raises:
+        SessionFailed: it failed, or what it left behind makes no sense; the message says which.
+    """
+    result = _read(outputs / "result.json")
+    if result.get("outcome") != "finished":
+        raise SessionFailed(str(result.get("reason") or "the coordinator gave no reason")[:_REASON_CHARACTERS])
+    model = outputs / "model.safetensors"
+    if not (_is_plain(model) and _is_plain(outputs / "card.json")) or sha256_file(model) != result.get("model"):
+        raise SessionFailed("the coordinator's model is not the one that its result names")
+    return Outcome(result["model"], _contributors(result, order, admitted), _metrics(result, order))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not _is_plain(path) or path.stat().st_size > _RESULT_BYTES:
+        raise SessionFailed("the coordinator left no result")
+    try:
+        body = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise SessionFailed("the coordinator's result cannot be read")
+    return body
+
+
+def _is_plain(path: Path) -> bool:
+    # A symbolic link could publish any file of the provider's.
+    return path.is_file() and not path.is_symlink()
+
+
+def _contributors(
+    result: dict[str, Any], order: Order, admitted: Collection[tuple[str, str]]
+) -> tuple[Contributor, ...]:
+    """Who trained for the model: paid by this list, so it holds nobody who was not let in."""
+    listed = result.get("contributors")
+    pairs = [
+        (each.get("participant"), each.get("agreement"))
+        for each in (listed if isinstance(listed, list) else [])
+        if isinstance(each, dict)
+    ]
+    strangers = [did for did, agreement in pairs if (did, agreement) not in admitted or did not in order.members]
+    if strangers or len(set(pairs)) != len(pairs) or not pairs:
+        raise SessionFailed("the coordinator's contributors are not those that were admitted")
+    return tuple(Contributor(str(did), str(agreement)) for did, agreement in pairs)
+
+
+def _metrics(result: dict[str, Any], order: Order) -> dict[str, float]:
+    history = result.get("history")
+    last = history[-1] if isinstance(history, list) and history else {}
+    found = last.get("metrics") if isinstance(last, dict) else None
+    values = found if isinstance(found, dict) else {}
+    return {
+        metric.name: float(values[metric.name])
+        for metric in order.plan().metrics
+        if isinstance(values.get(metric.name), int | float) and math.isfinite(values[metric.name])
+    }

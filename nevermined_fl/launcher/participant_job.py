@@ -1,0 +1,210 @@
+"""Participant's job: from an accepted order to the data provider's money.
+
+preparing: fetch the algorithm, make the job's key and join token. waiting: for the session record. running: the process,
+behind its relay. settling: for the session's last word, which says whether this agreement is paid. Each stage may be
+entered again after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from nevermined_fl.errors import NeverminedFLError, SessionFailed, SettingsError
+from nevermined_fl.files import write_atomic, write_json
+from nevermined_fl.launcher.attempts import run_attempts
+from nevermined_fl.launcher.content import copy_file
+from nevermined_fl.launcher.fetch import fetch
+from nevermined_fl.launcher.inputs import lay_out
+from nevermined_fl.launcher.relay import Relay
+from nevermined_fl.launcher.settlement import is_contributor, record_provenance, settle
+from nevermined_fl.launcher.targets import parse_endpoint, resolve
+from nevermined_fl.launcher.watch import RecordWatch
+from nevermined_fl.ports import JobSpec
+from nevermined_fl.tokens import JobKey, make_join_token
+
+if TYPE_CHECKING:
+    from nevermined_fl.launcher.launcher import Launcher
+    from nevermined_fl.launcher.limits import Limits
+    from nevermined_fl.launcher.store import Job
+    from nevermined_fl.tokens import SessionRecord
+
+__all__ = ["ENTRYPOINT", "run_participant"]
+
+logger = logging.getLogger(__name__)
+ENTRYPOINT = "participant_image"
+_REASONS = {
+    0: "",
+    3: "the coordinator was out of reach",
+    4: "the algorithm failed",
+    5: "the coordinator refused",
+}
+_FINAL = frozenset({0, 4, 5})
+_MESSAGE_BYTES = 1024**2
+
+
+async def run_participant(launcher: Launcher, job: Job, limits: Limits) -> None:
+    """Take the job on from the stage that it is in, to its end."""
+    watch = RecordWatch(launcher, job.order)
+    if job.stage in {"preparing", "waiting", "running"}:
+        try:
+            reason = await limits.within(_take_part(launcher, job, watch))
+        except NeverminedFLError as error:
+            logger.warning("job %s: %s", job.id, error)
+            reason = error.message
+        launcher.store.change(job.id, stage="settling", reason=reason)
+    await _settle(launcher, launcher.store.get(job.id), watch, limits)
+
+
+async def _take_part(launcher: Launcher, job: Job, watch: RecordWatch) -> str:
+    """Why it went wrong; empty when it went well."""
+    await _prepare(launcher, job)
+    launcher.store.change(job.id, stage="waiting")
+    await watch.until(lambda record: record.is_over() or "native" in record.endpoints)
+    launcher.store.change(job.id, stage="running", started=job.started or launcher.clock())
+    process = asyncio.ensure_future(_run(launcher, job, watch))
+    over = asyncio.ensure_future(watch.until(lambda record: record.is_over()))
+    try:
+        await asyncio.wait({process, over}, return_when=asyncio.FIRST_COMPLETED)
+        if not process.done():
+            # The coordinator tells it, too; this is for one that does not hear.
+            await asyncio.wait({process}, timeout=launcher.pace.grace)
+        return process.result() if process.done() else "it went on after the session was over"
+    finally:
+        for task in (process, over):
+            task.cancel()
+        await asyncio.gather(process, over, return_exceptions=True)
+
+
+async def _prepare(launcher: Launcher, job: Job) -> None:
+    order, work = job.order, launcher.work(job.id)
+    for name in ("transformations", "outputs", "scratch"):
+        (work / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    until = job.created + launcher.settings.limits.job_seconds
+    algorithm = await launcher.retrying(lambda: fetch(launcher, order.file), until=until)
+    copy_file(algorithm, work / "transformations" / "algorithm.py")
+    source = launcher.dataset(order.did)
+    if source is None:
+        raise SettingsError(f"{order.did} is not among the datasets of provider.toml")
+    await launcher.call(lay_out, source, work / "inputs" / order.did.removeprefix("did:nv:"))
+    await launcher.call(_identify, launcher, job)
+    body = {
+        "kind": order.kind,
+        "session": order.session,
+        "participant": order.did,
+        "agreement": order.agreement,
+        "parameters": order.parameters,
+        "members": list(order.members),
+        "entrypoint": "algorithm.py",
+        "examples": order.examples,
+    }
+    write_json(work / "job.json", body)
+
+
+def _identify(launcher: Launcher, job: Job) -> None:
+    """The job's key and its join token. The key stays over restarts, so that the participant stays the same."""
+    order, work = job.order, launcher.work(job.id)
+    if not (work / "job.key").exists():
+        JobKey.create().save(work / "job.key")
+    token = make_join_token(
+        launcher.account,
+        session=order.session,
+        did=order.did,
+        agreement=order.agreement,
+        thumbprint=JobKey.load(work / "job.key").thumbprint,
+        ttl=launcher.settings.limits.job_seconds,
+    )
+    write_atomic(work / "join.jwt", token)
+
+
+async def _run(launcher: Launcher, job: Job, watch: RecordWatch) -> str:
+    """Run the process to its end; why it went wrong, or nothing."""
+    record = await watch.until(_any)
+    if record.is_over():
+        raise SessionFailed(f"the session is over: {record.reason or record.outcome}")
+    relay = await _open_relay(launcher, job, record)
+    try:
+        spec = _spec(launcher, job)
+        code = await run_attempts(launcher, lambda: spec, is_final=lambda code: code in _FINAL)
+    finally:
+        await relay.close()
+    return _REASONS.get(code, f"the participant ended with code {code}")
+
+
+def _any(_: SessionRecord) -> bool:
+    return True
+
+
+async def _open_relay(launcher: Launcher, job: Job, record: SessionRecord) -> Relay:
+    work, plan = launcher.work(job.id), job.order.plan()
+    host, port = parse_endpoint(record.endpoints["native"])
+    target = await resolve(host, port, private=launcher.settings.policy.allow_private_targets)
+    endpoint = {
+        "url": record.endpoints["native"],
+        "fingerprint": record.fingerprint,
+        "certificate": record.certificate,
+    }
+    write_json(work / "endpoint.json", endpoint)
+    # Twice over what an honest participant sends, retransmissions and restarts included.
+    budget = 4 * (plan.rounds + 1) * (plan.model_size() + _MESSAGE_BYTES)
+    relay = Relay(work / "relay.sock", target, budget=budget)
+    await relay.start()
+    return relay
+
+
+def _spec(launcher: Launcher, job: Job) -> JobSpec:
+    work, limits = launcher.work(job.id), launcher.settings.limits
+    return JobSpec(
+        id=job.id,
+        entrypoint=ENTRYPOINT,
+        folder=work,
+        read_only={
+            "NEVERMINED_INPUTS_PATH": work / "inputs",
+            "NEVERMINED_TRANSFORMATIONS_PATH": work / "transformations",
+        },
+        sockets=(work / "relay.sock",),
+        environment={"NEVERMINED_OUTPUTS_PATH": str(work / "outputs")},
+        memory=limits.memory,
+        cpu_seconds=limits.cpu_seconds,
+        processes=limits.processes,
+    )
+
+
+async def _settle(launcher: Launcher, job: Job, watch: RecordWatch, limits: Limits) -> None:
+    """Wait for the session's last word, collect what it grants, and close the job.
+
+    A participant that failed may have earned its price in earlier rounds, so this happens whatever became of it.
+    """
+    record = None
+    with suppress(SessionFailed):
+        record = await limits.within(watch.until(lambda record: record.is_over()), stoppable=False)
+    if record is None:
+        _close(launcher, job, "Failed", job.reason or "the session did not end before the agreement timed out")
+    elif record.outcome != "finished":
+        _close(launcher, job, "Failed", job.reason or f"the session failed: {record.reason}")
+    elif not is_contributor(job.order, record):
+        _close(launcher, job, "Failed", job.reason or "no update of this participant is in the model")
+    else:
+        await _collect(launcher, job, record, limits)
+
+
+async def _collect(launcher: Launcher, job: Job, record: SessionRecord, limits: Limits) -> None:
+    chain, account, order = launcher.chain, launcher.account, job.order
+    launcher.store.change(job.id, model=record.model)
+    try:
+        state = await launcher.patiently(settle, chain, account, order, until=limits.overtime)
+        launcher.store.change(job.id, payment=state)
+        await launcher.patiently(record_provenance, chain, account, order, record.model, until=limits.overtime)
+    except NeverminedFLError as error:
+        logger.exception("job %s could not be settled", job.id)
+        _close(launcher, job, "Error", f"settlement: {error.message}")
+        return
+    _close(launcher, job, "Succeeded", "")
+
+
+def _close(launcher: Launcher, job: Job, status: str, reason: str) -> None:
+    now = launcher.clock()
+    launcher.store.change(job.id, stage="over", status=status, reason=reason, finished=now)
+    logger.info("job %s of %s: %s %s", job.id, job.order.session, status, reason)
