@@ -60,7 +60,9 @@ def _event(line: bytes, metrics: frozenset[str]) -> dict[str, Any] | None:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict) or found.get("event") not in EVENTS or not _is_number(found.get("time")):
+    if not isinstance(found, dict) or not _is_word(found.get("event")) or not _is_number(found.get("time")):
+        return None
+    if found["event"] not in EVENTS:
         return None
     kept = {"time": found["time"], "event": found["event"]}
     kept |= {name: value for name, value in found.items() if name in _COUNTS and _is_number(value)}
