@@ -58,4 +58,6 @@ def _check(name: str, value: Any, low: float, high: float) -> None:
     # The comparison comes first: it refuses NaN, and a huge integer before it overflows a float.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not low <= value < high or not math.isfinite(value):
-        raise InvalidRequest(f"{name}: expected a number {low:g} <= x < {high:g}, got {str(value)[:80]}", check="plan")
+        # A hostile integer may have more digits than Python agrees to print.
+        shown = type(value).__name__ if isinstance(value, int) and abs(value) > 10**30 else str(value)[:80]
+        raise InvalidRequest(f"{name}: expected a number {low:g} <= x < {high:g}, got {shown}", check="plan")

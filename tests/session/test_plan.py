@@ -1,0 +1,180 @@
+"""A plan says yes to what it knows and names what it does not."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from session_world import MEMBERS, A, B, C, digest, parameters, plan
+
+from nevermined_fl.aggregation import AGGREGATORS
+from nevermined_fl.errors import InvalidRequest
+from nevermined_fl.session import Metric, Plan, TensorSchema
+
+TENSOR = {"name": "w", "dtype": "F32", "shape": [3]}
+HUGE = 10**5000
+
+
+def test_the_smallest_plan_and_its_defaults():
+    needed = {"minParticipants": 2, "rounds": 3, "initialModel": digest(1), "schema": [TENSOR]}
+    made = Plan.from_parameters(needed, (A, B))
+    assert made == Plan((A, B), 3, 2, digest(1), (TensorSchema("w", "F32", (3,)),))
+    assert (made.strategy, made.participants_ratio, made.engine) == ("fedavg", 1.0, "native")
+    assert [metric.name for metric in made.metrics] == ["accuracy", "loss"]
+
+
+def test_a_full_plan():
+    made = plan(
+        engine="native",
+        participantsRatio=0.25,
+        strategy="fedadam",
+        strategyOptions={"tau": 1, "beta1": 0.5},
+        hyperparameters={"lr": 0.1, "layers": [8, {"dropout": None}]},
+        metrics=[{"name": "f1"}, {"name": "loss", "low": -1, "high": 2.5, "digits": 0}],
+        schema=[
+            TENSOR,
+            {"name": "a/b.c-d_0", "dtype": "F64", "shape": []},
+            {"name": "_h", "dtype": "F16", "shape": [2, 5]},
+        ],
+    )
+    assert made.strategy_options == (("beta1", 0.5), ("tau", 1.0))
+    assert made.metrics == (Metric("f1", 0.0, 1.0, 6), Metric("loss", -1.0, 2.5, 0))
+    assert made.hyperparameters == (("layers", [8, {"dropout": None}]), ("lr", 0.1))
+    assert made.model_size() == 3 * 4 + 8 + 10 * 2
+    assert made.max_duration() == 30.0 + 2 * 2 * 60.0
+
+
+def test_a_plan_survives_its_ddo():
+    made = plan(strategy="trimmed_mean", strategyOptions={"trim": 0.2}, hyperparameters={"b": 1, "a": "x"})
+    again = json.loads(json.dumps(made.to_parameters(), sort_keys=True))
+    assert Plan.from_parameters(again, made.members) == made
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("rounds", 0, "an integer 1 to 100000, got 0"),
+        ("rounds", 100_001, "an integer 1 to 100000, got 100001"),
+        ("rounds", 2.0, "an integer"),
+        ("rounds", True, "an integer"),
+        ("rounds", "2", "an integer"),
+        ("minParticipants", 0, "an integer 1 to"),
+        ("minParticipants", 4, "at most the 3 datasets of the session, got 4"),
+        ("participantsRatio", 0, "a number above 0, at most 1, got 0"),
+        ("participantsRatio", 1.0001, "a number 0 to 1, got 1.0001"),
+        ("participantsRatio", -0.5, "a number 0 to 1"),
+        ("participantsRatio", math.nan, "a number 0 to 1, got nan"),
+        ("participantsRatio", None, "a number 0 to 1, got None"),
+        ("participantsRatio", True, "a number 0 to 1"),
+        ("selectionTimeout", 0, "a number above 0"),
+        ("selectionTimeout", math.inf, "a number 0 to"),
+        ("roundTimeout", -1, "a number 0 to"),
+        ("roundTimeout", 1e308, "a number 0 to"),
+        ("seed", -1, "an integer 0 to"),
+        ("seed", 2**53, "an integer 0 to"),
+        ("maxWeight", 0, "an integer 1 to"),
+        ("engine", "flower", "native, the only engine of this version, got flower"),
+        ("engine", ["native"], "native"),
+        ("strategy", "krum", "one of fedavg, "),
+        ("strategy", ["fedavg"], "text, got list"),
+        ("strategyOptions", {"momentum": 0.9}, "fedavg knows none, got 'momentum'"),
+        ("strategyOptions", [], "a JSON object, got list"),
+        ("strategyOptions", {1: 0.5}, "a JSON object"),
+        ("initialModel", "sha256:12", "text like"),
+        ("initialModel", digest(1).upper(), "text like"),
+        ("initialModel", digest(1) + "\n", "text like"),
+        ("initialModel", None, "text like"),
+        ("hyperparameters", "lr=1", "a JSON object, got lr=1"),
+        ("hyperparameters", {"lr": math.inf}, "JSON with finite numbers"),
+        ("hyperparameters", {"lr": b"1"}, "JSON with finite numbers"),
+        ("hyperparameters", {"lr": "\ud800"}, "JSON with finite numbers"),
+        ("schema", [], "a list of 1 to 10000, got 0 of them"),
+        ("schema", [TENSOR] * 2, "each name once, got w twice"),
+        ("schema", [TENSOR | {"name": str(n)} for n in range(10_001)], "got 10001 of them"),
+        ("schema", {"w": TENSOR}, "a list"),
+        ("schema", [{"name": "w", "dtype": "F32"}], "an object with dtype, name, shape"),
+        ("schema", [TENSOR | {"offset": 0}], "an object with dtype, name, shape"),
+        ("schema", [TENSOR | {"name": "1w"}], "text like"),
+        ("schema", [TENSOR | {"name": "w" * 129}], "text like"),
+        ("schema", [TENSOR | {"dtype": "I64"}], "one of F32, F64, F16, got I64"),
+        ("schema", [TENSOR | {"dtype": ["F32"]}], "one of F32"),
+        ("schema", [TENSOR | {"shape": [0]}], "an integer 1 to"),
+        ("schema", [TENSOR | {"shape": [1] * 33}], "a list of 0 to 32, got 33 of them"),
+        ("schema", [TENSOR | {"shape": [2**39]}], "at most 1099511627776 bytes of tensors, got 2199023255552 bytes"),
+        ("schema", [TENSOR | {"shape": [2**40] * 32}], "bytes of tensors, got more"),
+        ("metrics", {"accuracy": {}}, "a list of 0 to 64"),
+        ("metrics", [{"name": "a"}, {"name": "a"}], "each name once, got a twice"),
+        ("metrics", [{"name": "a b"}], "text like"),
+        ("metrics", [{}], "an object with digits, high, low, name"),
+        ("metrics", [{"name": "a", "low": 1}], "more than low, 1, got 1"),
+        ("metrics", [{"name": "a", "high": math.nan}], "a number"),
+        ("metrics", [{"name": "a", "digits": 13}], "an integer 0 to 12"),
+        ("metrics", [{"name": "a", "digits": 1.5}], "an integer 0 to 12"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(name, value, expected):
+    with pytest.raises(InvalidRequest) as caught:
+        Plan.from_parameters(parameters() | {name: value}, (A, B, C))
+    assert caught.value.message.startswith(name)
+    assert f"expected {expected}" in caught.value.message or expected in caught.value.message
+    assert "got" in caught.value.message
+    assert len(caught.value.message) < 600
+    assert (caught.value.check, caught.value.status) == ("plan", 400)
+
+
+@pytest.mark.parametrize("name", ["rounds", "participantsRatio", "roundTimeout", "strategyOptions", "schema"])
+def test_a_number_too_long_to_print_is_refused(name):
+    huge = {"strategyOptions": {"trim": HUGE}, "schema": [TENSOR | {"shape": [HUGE]}]}.get(name, HUGE)
+    with pytest.raises(InvalidRequest, match=rf"^{name}.*, got int$"):
+        plan(**{name: huge})
+
+
+@pytest.mark.parametrize("name", ["minParticipants", "rounds", "initialModel", "schema"])
+def test_what_is_missing_is_named(name):
+    body = parameters()
+    del body[name]
+    with pytest.raises(InvalidRequest, match=f"^{name}: expected a value, got nothing"):
+        Plan.from_parameters(body, (A, B, C))
+
+
+def test_a_misspelt_parameter_is_refused():
+    with pytest.raises(InvalidRequest, match=r"^participantRatio: expected one of .*participantsRatio"):
+        plan(participantRatio=0.5)
+
+
+@pytest.mark.parametrize("members", [(), (A, A), ("",), (A, 1), "abc", ("a b",), ("a" * 129,)])
+def test_members_are_distinct_ids(members):
+    with pytest.raises(InvalidRequest, match=r"^members"):
+        Plan.from_parameters(parameters(minParticipants=1), members)
+
+
+def test_parameters_that_fit_no_message_are_refused():
+    with pytest.raises(InvalidRequest, match=r"^parameters: expected at most 524288 bytes of JSON"):
+        plan(hyperparameters={"text": "x" * 600_000})
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(InvalidRequest, match=r"^hyperparameters"):
+        plan(hyperparameters={"deep": deep})
+
+
+def test_every_strategy_can_be_planned():
+    for name in AGGREGATORS:
+        assert plan(strategy=name).strategy == name
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(plan().to_parameters())), anything, max_size=3))
+def test_whatever_comes_is_a_plan_or_a_refusal(changes):
+    try:
+        made = Plan.from_parameters(parameters() | changes, MEMBERS)
+    except InvalidRequest:
+        return
+    assert Plan.from_parameters(json.loads(json.dumps(made.to_parameters())), MEMBERS) == made
