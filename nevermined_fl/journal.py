@@ -34,12 +34,13 @@ class Journal:
         Raises:
             SettingsError: the file is there but is no journal.
         """
+        self._db = sqlite3.connect(path, isolation_level=None)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_TABLES)
         except sqlite3.DatabaseError as error:
+            self._db.close()
             raise SettingsError(f"{path} is not a journal: {error}") from error
         path.chmod(0o600)
 

@@ -111,7 +111,7 @@ def plain_fedavg(plan: Plan, algorithm: Path, datasets: dict[str, Path], tmp_pat
     exec(compile(algorithm.read_text(), str(algorithm), "exec"), space)
     model = space["Softmax"](inputs=tmp_path, hyperparameters=HYPERPARAMETERS).initialize(plan.seed)
     for number in range(1, plan.rounds + 1):
-        sums, total = {name: 0.0 for name in model}, 0
+        sums, total = dict.fromkeys(model, 0.0), 0
         for member in sorted(datasets):
             inputs = tmp_path / "plain" / member[7:]
             inputs.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from nevermined_fl.errors import DecodeError, RemoteProtocolError, SettingsError
 from nevermined_fl.files import BLOCK, sha256_file, size_of
 from nevermined_fl.messages import MAX_MESSAGE_BYTES, Evaluate, Finish, Joined, Train, Verdict, Wait, decode, encode
 from nevermined_fl.tokens import EVALUATED, REPORT
-from nevermined_fl.transports.http.wire import LENGTH, OFFSET, error_of
+from nevermined_fl.transports.http.wire import ERROR, LENGTH, OFFSET, error_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -216,7 +216,8 @@ class HttpLink:
                 if response.status_code == 409 and OFFSET in response.headers:
                     raise TransportError("the coordinator has got to another offset")
                 if response.status_code >= 300:
-                    raise error_of(response.status_code, _object(await _read(response)))
+                    body = await _read(response) or response.headers.get(ERROR, "").encode()
+                    raise error_of(response.status_code, _object(body))
                 yield response
         except httpx.RequestError as error:
             raise TransportError(f"{type(error).__name__}: {error}"[:200]) from error

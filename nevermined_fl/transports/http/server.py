@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 import math
 import ssl
@@ -24,7 +25,7 @@ from nevermined_fl.errors import (
 )
 from nevermined_fl.files import BLOCK
 from nevermined_fl.messages import MAX_MESSAGE_BYTES, JoinRequest, decode, encode
-from nevermined_fl.transports.http.wire import LENGTH, MAX_WAIT, OFFSET, error_answer
+from nevermined_fl.transports.http.wire import ERROR, LENGTH, MAX_WAIT, OFFSET, error_answer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -180,6 +181,8 @@ async def _errors(
         logger.exception("%s %s failed", request.method, request.path)
         status, body = 500, {"error": "internal", "message": "the coordinator failed; it is not your fault"}
     answer = web.json_response(body, status=status)
+    if request.method == "HEAD":
+        answer.headers[ERROR] = json.dumps(body)
     if not request.content.at_eof() and request.body_exists:
         answer.force_close()  # the rest of a refused body is not worth reading
     return answer

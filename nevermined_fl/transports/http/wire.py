@@ -23,10 +23,12 @@ from nevermined_fl.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LENGTH", "MAX_WAIT", "OFFSET", "error_answer", "error_of"]
+__all__ = ["ERROR", "LENGTH", "MAX_WAIT", "OFFSET", "error_answer", "error_of"]
 
 OFFSET = "Upload-Offset"
 LENGTH = "Upload-Length"
+ERROR = "Error"
+"""Header that says an error where there is no body: in answers to HEAD."""
 MAX_WAIT = 30.0
 """Seconds that a request for a task is held at most."""
 
