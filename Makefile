@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format constraints core wheel wheel-demo golden clean
+.PHONY: help setup demo test check format constraints core oracle wheel wheel-demo clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ core: $(STAMP)   ## the pure core's tests on the Pythons in PYTHONS (default pyt
 	    hypothesis pytest pytest-asyncio pytest-timeout safetensors .; \
 	  $(VENV)/core-$$python/bin/python -m pytest -q -p no:cacheprovider tests/session tests/aggregation tests/codecs tests/test_messages.py; \
 	done
+
+oracle: $(STAMP) ## opt-in: our weights after 10 rounds against Flower's FedAvg, in an environment of its own
+	test -x $(VENV)/flower/bin/flwr || { $(PYTHON) -m venv $(VENV)/flower && $(VENV)/flower/bin/python -m pip install --quiet flwr==1.42.0; }
+	$(BIN)/python benchmarks/oracle.py --flower-python $(VENV)/flower/bin/python
 
 wheel: $(STAMP)  ## build the wheel into dist/
 	rm -rf dist && $(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null && ls dist

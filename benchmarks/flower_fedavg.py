@@ -4,6 +4,7 @@ Usage: flower_fedavg.py JOB.json, where JOB names the algorithm file, hyperparam
 weights (.npz), one data folder per participant and the file to write the final weights to.
 """
 
+import importlib.util
 import json
 import logging
 import os
@@ -20,12 +21,20 @@ from flwr.compat.server.app import start_server
 from flwr.server import ServerConfig
 from flwr.server.strategy import FedAvg
 
-from nevermined_fl.trainers import load_trainer
+from nevermined_fl import Trainer
+
+
+def trainer_class(path):
+    spec = importlib.util.spec_from_file_location("algorithm", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return next(v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Trainer) and v is not Trainer)
 
 
 class Client(NumPyClient):
     def __init__(self, job, participant, inputs):
-        self.trainer = load_trainer(Path(job["algorithm"]), inputs=Path(inputs), hyperparameters=job["hyperparameters"])
+        kind = trainer_class(job["algorithm"])
+        self.trainer = kind(inputs=Path(inputs), hyperparameters=job["hyperparameters"])
         self.job, self.participant = job, participant
 
     def fit(self, weights, config):
