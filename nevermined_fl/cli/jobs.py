@@ -1,0 +1,130 @@
+"""Commands ``start``, ``status``, ``logs`` and ``stop``: running what was bought."""
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nevermined_fl.cli.app import app, command
+from nevermined_fl.cli.options import JsonFlag, KeyFileOption, NetworkOption, PasswordOption, data_scientist
+from nevermined_fl.cli.output import Output
+
+if TYPE_CHECKING:
+    from nevermined_fl import DataScientist
+
+__all__: list[str] = []
+
+_WATCH_PAUSE = 1.0
+_OVER = {"Succeeded", "Failed", "Error"}
+
+Agreement = Annotated[str, typer.Argument(metavar="AGREEMENT", help="0x…")]
+Execution = Annotated[
+    str, typer.Option("--execution", help="An execution's id, from `start`; default the agreement's newest.")
+]
+
+
+@command(app, "start", "nevermined-fl start 0x1f… --workflow did:nv:0c…")
+def start(
+    *,
+    agreement: Agreement,
+    workflow: Annotated[
+        str, typer.Option(metavar="DID", help="The participants' workflow, or the session for a coordinator.")
+    ],
+    network: NetworkOption = None,
+    key: KeyFileOption = None,
+    password_file: PasswordOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run what was bought, at the gateway of its provider. The order does not matter: who is early waits."""
+    out = Output(as_json=as_json)
+    execution = data_scientist(key, password_file, network).start(agreement, workflow=workflow)
+    out.say(execution)
+    out.result({"agreement": agreement, "execution": execution})
+
+
+@command(app, "status", "nevermined-fl status 0x1f… --watch")
+def status(
+    *,
+    agreement: Agreement,
+    execution: Execution = "",
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until it is over.")] = False,
+    network: NetworkOption = None,
+    key: KeyFileOption = None,
+    password_file: PasswordOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show how an execution is doing; fails when it failed."""
+    out = Output(as_json=as_json)
+    buyer = data_scientist(key, password_file, network)
+    chosen = execution or _newest(buyer, agreement)
+    found = buyer.status(agreement, chosen)
+    last = ""
+    while watch and found.get("status") not in _OVER:
+        line = f"{found.get('status')} {found.get('stage', '')}".strip()
+        if line != last:
+            out.progress(line)
+        last = line
+        time.sleep(_WATCH_PAUSE)
+        found = buyer.status(agreement, chosen)
+    rows = [(name, value) for name, value in found.items() if isinstance(value, str | int | float) and value != ""]
+    out.table(chosen, ("", ""), rows)
+    out.result({"execution": chosen} | found)
+    if found.get("status") in {"Failed", "Error"}:
+        raise typer.Exit(1)
+
+
+@command(app, "logs", "nevermined-fl logs 0x1f…")
+def logs(
+    *,
+    agreement: Agreement,
+    execution: Execution = "",
+    network: NetworkOption = None,
+    key: KeyFileOption = None,
+    password_file: PasswordOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the structured events of an execution; what the algorithm printed stays with its provider."""
+    out = Output(as_json=as_json)
+    buyer = data_scientist(key, password_file, network)
+    events = [_event(line) for line in buyer.logs(agreement, execution or _newest(buyer, agreement))]
+    for event in events:
+        moment = time.strftime("%H:%M:%S", time.localtime(event.pop("time", 0)))
+        out.say(f"{moment} {event.pop('event', '')} " + " ".join(f"{name}={value}" for name, value in event.items()))
+    out.result({"agreement": agreement, "events": events})
+
+
+@command(app, "stop", "nevermined-fl stop 0x1f…")
+def stop(
+    *,
+    agreement: Agreement,
+    execution: Execution = "",
+    network: NetworkOption = None,
+    key: KeyFileOption = None,
+    password_file: PasswordOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Stop an execution. What was not earned is refundable once the agreement has timed out."""
+    out = Output(as_json=as_json)
+    buyer = data_scientist(key, password_file, network)
+    chosen = execution or _newest(buyer, agreement)
+    buyer.stop(agreement, chosen)
+    out.say(f"{chosen} is stopped")
+    out.result({"agreement": agreement, "execution": chosen, "stopped": True})
+
+
+def _newest(buyer: "DataScientist", agreement: str) -> str:
+    found = buyer.executions(agreement)
+    if not found:
+        raise typer.BadParameter(f"agreement {agreement} has no execution yet: start one")
+    return found[-1]
+
+
+def _event(line: Any) -> dict[str, Any]:
+    """One event of a pod's log; a line that is none is shown as it is."""
+    content = line.get("content", "") if isinstance(line, dict) else str(line)
+    try:
+        event = json.loads(content)
+    except ValueError:
+        return {"event": content}
+    return event if isinstance(event, dict) else {"event": content}

@@ -1,0 +1,91 @@
+"""What does a command say: one JSON object on stdout for programs, or tables and sentences for people?
+
+Rule 1: progress goes to stderr, always. Rule 2: with ``--json`` stdout gets exactly one object, also when it fails.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["Output", "plain", "tokens"]
+
+
+class Output:
+    """Where one command talks to."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._people = Console(soft_wrap=True, highlight=False)
+        self._progress = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def progress(self, text: str) -> None:
+        """A line about what is going on."""
+        self._progress.print(text, style="dim", markup=False)
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """A spinner while the block runs, where stderr is a terminal."""
+        if self._progress.is_terminal:
+            with self._progress.status(text):
+                yield
+        else:
+            self.progress(text)
+            yield
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table for people."""
+        if self.as_json:
+            return
+        table = Table(*columns, title=title or None, title_justify="left", title_style="bold", header_style="bold")
+        for row in rows:
+            table.add_row(*("" if cell is None else str(cell) for cell in row))
+        self._people.print(table)
+
+    def say(self, text: str) -> None:
+        """A sentence for people."""
+        if not self.as_json:
+            self._people.print(text, markup=False)
+
+    def result(self, body: Mapping[str, Any]) -> None:
+        """The one object for programs; call it once, at the end."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(plain(body)) + "\n")
+            sys.stdout.flush()
+
+    def error(self, kind: str, message: str, *, hint: str = "", check: str = "") -> None:
+        """Why it failed."""
+        body = {"error": kind, "check": check, "message": message, "hint": hint}
+        if self.as_json:
+            self.result({key: value for key, value in body.items() if value or key in {"error", "message", "hint"}})
+            return
+        self._progress.print(f"error: {message}" + (f" [{check}]" if check else ""), style="red", markup=False)
+        if hint:
+            self._progress.print(f"hint: {hint}", markup=False)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: dataclasses as objects, paths as text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def tokens(amount: int, decimals: int) -> str:
+    """An amount in the token's smallest unit as people write it."""
+    whole, rest = divmod(amount, 10**decimals)
+    fraction = f"{rest:0{decimals}d}".rstrip("0") if decimals else ""
+    return f"{whole}.{fraction}" if fraction else str(whole)

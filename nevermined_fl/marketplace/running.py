@@ -1,0 +1,194 @@
+"""How does a whole session run from one file, and where does it go on after an interruption?
+
+Every finished step is written to the receipt before the next begins. What costs money or makes an asset is looked up
+there first, and an order that broke off in the middle is taken up again by ``order`` itself.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from nevermined_fl import assets
+from nevermined_fl.errors import PermissionDenied, SettingsError
+from nevermined_fl.files import write_json
+from nevermined_fl.marketplace.publishing import prepare_algorithm
+from nevermined_fl.marketplace.session_file import SessionFile, load_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from nevermined_fl.marketplace.data_scientist import DataScientist
+    from nevermined_fl.marketplace.results import Fetched, Payment
+
+__all__ = ["Outcome", "Receipt", "run", "start_when_approved"]
+
+_REVIEW_PAUSE = 2.0
+_REVIEW_PATIENCE = 24 * 3600.0
+_SETTLEMENT_PATIENCE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is done so far; agreements and executions by the DID that was bought."""
+
+    algorithm: str = ""
+    session: str = ""
+    workflow: str = ""
+    agreements: dict[str, str] = field(default_factory=dict)
+    executions: dict[str, str] = field(default_factory=dict)
+    model: str = ""
+
+    @classmethod
+    def load(cls, path: Path) -> Receipt:
+        """The receipt of an earlier run, or an empty one."""
+        try:
+            body = json.loads(path.read_text())
+            return cls(**{f.name: body[f.name] for f in fields(cls)})
+        except FileNotFoundError:
+            return cls()
+        except (ValueError, KeyError, TypeError) as error:
+            raise SettingsError(f"{path} is no receipt", hint="move it away to start anew") from error
+
+    def save(self, path: Path) -> Receipt:
+        """Write it, whole or not at all; returns itself."""
+        write_json(path, {f.name: getattr(self, f.name) for f in fields(self)})
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A session that is over and paid as far as it was by then."""
+
+    receipt: Receipt
+    fetched: Fetched
+    payments: tuple[Payment, ...]
+
+
+def run(
+    buyer: DataScientist, file: SessionFile | Path | str, *, progress: Callable[[str], None] = lambda _: None
+) -> Outcome:
+    """All steps of a session; those that its receipt lists are not done again.
+
+    Raises:
+        SessionFailed: the session ended without a model.
+    """
+    declared = file if isinstance(file, SessionFile) else load_session(file)
+    steps = _Steps(buyer, declared, progress)
+    steps.publish()
+    steps.buy()
+    steps.start()
+    return steps.finish()
+
+
+def start_when_approved(
+    buyer: DataScientist,
+    agreement: str,
+    *,
+    workflow: str,
+    progress: Callable[[str], None] = lambda _: None,
+    patience: float = _REVIEW_PATIENCE,
+) -> str:
+    """Start an execution, waiting while its provider has not approved the algorithm; the execution's id."""
+    deadline = time.monotonic() + patience
+    told = False
+    while True:
+        try:
+            return buyer.start(agreement, workflow=workflow)
+        except PermissionDenied as error:
+            if error.check != "algorithm_approved" or time.monotonic() > deadline:
+                raise
+        if not told:
+            progress(f"waiting until the provider of agreement {agreement} has approved the algorithm")
+            told = True
+        time.sleep(_REVIEW_PAUSE)
+
+
+class _Steps:
+    """The steps over one receipt."""
+
+    def __init__(self, buyer: DataScientist, file: SessionFile, progress: Callable[[str], None]) -> None:
+        self._buyer = buyer
+        self._file = file
+        self._progress = progress
+        self._receipt = Receipt.load(file.receipt)
+
+    def publish(self) -> None:
+        if not self._receipt.session:
+            self._publish_session()
+        if not self._receipt.workflow:
+            self._progress("publish the participants' workflow")
+            workflow = self._buyer.publish_workflow(self._receipt.session, algorithm=self._receipt.algorithm)
+            self._note(workflow=workflow)
+            self._buyer.request_review(workflow)
+
+    def buy(self) -> None:
+        missing = [did for did in self._wanted() if did not in self._receipt.agreements]
+        quote = self._buyer.quote(self._receipt.session)
+        due = sum(position.price for position in quote.positions if position.did in missing)
+        if due > quote.balance:
+            raise SettingsError(f"{due} are due and {self._buyer.address} has {quote.balance}; nothing was sent")
+        for did in missing:
+            self._progress(f"order {did}")
+            agreement = self._buyer.order(did, session=self._receipt.session)
+            self._note(agreements=self._receipt.agreements | {did: agreement})
+
+    def start(self) -> None:
+        for did in self._wanted():
+            if did in self._receipt.executions:
+                continue
+            self._progress(f"start {did}")
+            workflow = self._receipt.session if did == self._file.compute else self._receipt.workflow
+            agreement = self._receipt.agreements[did]
+            execution = start_when_approved(self._buyer, agreement, workflow=workflow, progress=self._progress)
+            self._note(executions=self._receipt.executions | {did: execution})
+
+    def finish(self) -> Outcome:
+        self._progress(f"session {self._receipt.session} runs")
+        record = self._buyer.wait(self._receipt.session, progress=lambda r: self._progress(f"session: {r.phase}"))
+        self._note(model=record.model)
+        fetched = self._buyer.fetch(record.model, self._file.into)
+        return Outcome(self._receipt, fetched, self._settled({c.did for c in record.contributors}))
+
+    def _publish_session(self) -> None:
+        # The algorithm is prepared again when only the session is missing: equal seeds make equal first models.
+        self._progress("make the first model")
+        algorithm = prepare_algorithm(self._file.algorithm, self._file.settings)
+        if not self._receipt.algorithm:
+            self._progress("publish the algorithm")
+            gateway = self._file.gateway or self._gateway(self._file.datasets[0])
+            published = self._buyer.publish_algorithm(
+                self._file.algorithm, gateway=gateway, settings=self._file.settings, name=self._file.algorithm_name
+            )
+            self._note(algorithm=published.did)
+        self._progress("publish the session")
+        session = self._buyer.publish_session(
+            algorithm,
+            datasets=self._file.datasets,
+            compute=self._file.compute,
+            settings=self._file.settings,
+            name=self._file.name,
+        )
+        self._note(session=session)
+
+    def _gateway(self, did: str) -> str:
+        return assets.gateway_url(self._buyer.market.metadata.resolve(did))
+
+    def _wanted(self) -> tuple[str, ...]:
+        return (self._file.compute, *self._file.datasets)
+
+    def _settled(self, contributors: set[str]) -> tuple[Payment, ...]:
+        """Payments, once all that are due were made; providers settle by themselves within seconds."""
+        deadline = time.monotonic() + _SETTLEMENT_PATIENCE
+        due = contributors | {self._file.compute}
+        while True:
+            found = self._buyer.payments(self._receipt.agreements.values())
+            if all(p.state == "paid" for p in found if p.did in due) or time.monotonic() > deadline:
+                return found
+            time.sleep(0.3)
+
+    def _note(self, **changes: Any) -> None:
+        self._receipt = replace(self._receipt, **changes).save(self._file.receipt)
