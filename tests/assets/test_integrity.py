@@ -265,7 +265,8 @@ def test_a_hostile_value_in_place_of_the_whole_document_is_refused(n):
     refused_or_read(HOSTILE[n])
 
 
-@pytest.mark.parametrize("kind", ddos.ALL)
+# A compute asset has no key that a dataset lacks.
+@pytest.mark.parametrize("kind", sorted(set(ddos.ALL) - {"compute"}))
 def test_a_ddo_without_any_one_of_its_keys_is_refused_or_still_whole(kind):
     paths = {path[: n + 1] for path in places(ddos.ALL[kind]) for n, key in enumerate(path) if isinstance(key, str)}
     for path in sorted(paths, key=str):
