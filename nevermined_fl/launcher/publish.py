@@ -50,7 +50,8 @@ def publish_model(launcher: Launcher, job: Job, ddo: dict[str, Any]) -> str:
     """
     chain, account, did = launcher.chain, launcher.account, str(ddo["id"])
     owner = _session_owner(launcher, job)
-    if chain.registration(did) is None:
+    registration = chain.registration(did)
+    if registration is None:
         chain.register(
             account,
             seed=assets.did_seed(ddo),
@@ -58,11 +59,8 @@ def publish_model(launcher: Launcher, job: Job, ddo: dict[str, Any]) -> str:
             url=ddo["service"][0]["serviceEndpoint"],
         )
     launcher.metadata.publish(ddo)
-    registration = chain.registration(did)
-    if registration and registration.owner == account.address:
-        activity = activity_of(job.order.session)
-        if not any(edge.relation == "wasAssociatedWith" for edge in chain.provenance(did)):
-            chain.was_associated_with(account, did=did, activity=activity)
+    if registration is None or registration.owner == account.address:
+        chain.was_associated_with(account, did=did, activity=activity_of(job.order.session))
         if owner != account.address:
             chain.transfer_ownership(account, did, owner)
     logger.info("model %s belongs to %s", did, owner)

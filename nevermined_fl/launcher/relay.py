@@ -85,10 +85,11 @@ class Relay:
         try:
             await self._watch(pumps, alive)
         finally:
+            # Before anything is awaited, for another cancellation may come in there.
+            far_writer.transport.abort()
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            far_writer.transport.abort()
 
     async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         for address in self._target.addresses:
