@@ -85,9 +85,9 @@ def create_app(home: Path | str) -> Flask:
 def open_gateway(home: Path | str) -> tuple[Flask, Gateway]:
     """As create_app, with the gateway that the server needs to know which bodies to take."""
     # Imported here: web3 takes seconds, and a host app that calls register brings its own chain.
-    from nevermined_fl.chain.nevermined import connect  # noqa: PLC0415
+    from nevermined_fl.chain import connect  # noqa: PLC0415
     from nevermined_fl.keys import load_account, read_password  # noqa: PLC0415
-    from nevermined_fl.metadata.http import HttpMetadata  # noqa: PLC0415
+    from nevermined_fl.metadata import HttpMetadata  # noqa: PLC0415
 
     settings = load_provider(home)
     network = load_network(settings.path(settings.network))

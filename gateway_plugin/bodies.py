@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from flask import Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from nevermined_fl.errors import InvalidRequest, RequestError, TooLarge, TransportError
 
@@ -78,7 +78,9 @@ def plain_http_error(error: HTTPException) -> Response:
     """Flask's own refusals, such as an unknown path, in the same form."""
     status = error.code or 500
     text = f"{error.name}: {request.method} {request.path[:200]}"
-    body = {"error": _WORDS.get(status, "invalid_request"), "error_description": text, "check": "http", "message": text}
+    # A body shorter than its Content-Length: werkzeug notices before anybody reads a truncated upload.
+    check = "body_complete" if isinstance(error, ClientDisconnected) else "http"
+    body = {"error": _WORDS.get(status, "invalid_request"), "error_description": text, "check": check, "message": text}
     answer = jsonify(body)
     answer.status_code = status
     return answer

@@ -17,7 +17,7 @@ from nevermined_fl.errors import InvalidRequest, NotFound, PermissionDenied, Too
 if TYPE_CHECKING:
     from gateway_plugin.gateway import Gateway
 
-__all__ = ["ROUTES", "info"]
+__all__ = ["ROUTES", "info", "plain_name"]
 
 _LONGEST_POLL = 30.0
 _CONTRACTS = ("DIDRegistry", "EscrowComputeExecutionTemplate", "EscrowPaymentCondition", "NeverminedToken")
@@ -91,11 +91,15 @@ def download(gateway: Gateway, index: int) -> Response:
     if asset.creator not in gateway.addresses() and not gateway.ledger.has_upload(asset.creator, file.sha256):
         raise PermissionDenied(f"{asset.creator} has not uploaded {file.sha256} here", check="file_of_creator")
     answer = send_file(gateway.content.path(file.sha256), mimetype="application/octet-stream", etag=file.sha256)
-    name = file.name if _PLAIN_NAME.fullmatch(file.name) else f"file-{index}"
     # Upstream's SDK cuts the name off exactly this prefix, without a space.
-    answer.headers["Content-Disposition"] = f"attachment;filename={name}"
+    answer.headers["Content-Disposition"] = f"attachment;filename={plain_name(file.name, index)}"
     answer.headers["X-Content-Type-Options"] = "nosniff"
     return answer
+
+
+def plain_name(name: str, index: int) -> str:
+    """A publisher's file name, or another one when it could write headers or folders."""
+    return name if _PLAIN_NAME.fullmatch(name) else f"file-{index}"
 
 
 def upload(gateway: Gateway) -> Response:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nevermined_fl import assets
 from nevermined_fl.errors import PermissionDenied
+from nevermined_fl.keys import checksum_address
 from nevermined_fl.permissions.case import genuine_ddo, registered
 from nevermined_fl.ports import ConditionState
 
@@ -73,7 +74,7 @@ def did_matches_ddo(case: Case) -> None:
 def conditions_match_ddo(case: Case) -> None:
     """The agreement's conditions are those of the DDO's terms: asset, buyer, amounts, receivers and token."""
     token = case.chain.contract_address("NeverminedToken")
-    if case.terms.token != token:
+    if checksum_address(case.terms.token) != token:
         raise PermissionDenied(f"the DDO asks for tokens of {case.terms.token}; escrow here holds those of {token}")
     found = case.agreement
     expected = case.chain.expected_conditions(
@@ -81,7 +82,8 @@ def conditions_match_ddo(case: Case) -> None:
         did=found.did,
         consumer=found.consumer,
         amounts=case.terms.amounts,
-        receivers=case.terms.receivers,
+        # A stranger's DDO may write addresses in lower case.
+        receivers=[checksum_address(receiver) for receiver in case.terms.receivers],
     )
     for name, wanted, got in zip(
         ("compute", "lock", "escrow"), expected, (found.compute.id, found.lock.id, found.escrow.id), strict=True

@@ -1,0 +1,4 @@
+"""placeholder"""
+
+CHECKS = {"execution_of_agreement", "launcher"}
+LAUNCHERS_OWN = set()
