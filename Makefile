@@ -51,7 +51,7 @@ core: $(STAMP)   ## the pure core's tests on the Pythons in PYTHONS (default pyt
 	done
 
 oracle: $(STAMP) ## opt-in: our weights after 10 rounds against Flower's FedAvg, in an environment of its own
-	test -x $(VENV)/flower/bin/flwr || { $(PYTHON) -m venv $(VENV)/flower && $(VENV)/flower/bin/python -m pip install --quiet flwr==1.42.0; }
+	test -x $(VENV)/flower/bin/flwr || { $(PYTHON) -m venv $(VENV)/flower && $(VENV)/flower/bin/python -m pip install --quiet "flwr>=1.40,<1.43"; }
 	$(BIN)/python benchmarks/oracle.py --flower-python $(VENV)/flower/bin/python
 
 wheel: $(STAMP)  ## build the wheel into dist/
