@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from hashlib import sha256
-from multiprocessing import Process
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,9 @@ def main(path):
         initial_parameters=ndarrays_to_parameters([initial[name] for name in job["names"]]),
         on_fit_config_fn=lambda server_round: {"round": server_round},
     )
-    clients = [Process(target=run_client, args=(job, name, folder)) for name, folder in job["data"].items()]
+    # Spawned, not forked: a gRPC that was imported before a fork may hang.
+    spawn = get_context("spawn")
+    clients = [spawn.Process(target=run_client, args=(job, name, folder)) for name, folder in job["data"].items()]
     for client in clients:
         client.start()
     try:
