@@ -39,6 +39,8 @@ __all__ = ["HttpServer", "server_context"]
 logger = logging.getLogger(__name__)
 
 _IDLE = 60.0
+_LINGER = 2.0
+"""Seconds for which the rest of a refused body is thrown away, so that an honest peer gets to read why."""
 _SMALL_BODY = MAX_MESSAGE_BYTES
 
 
@@ -76,7 +78,7 @@ class HttpServer:
                 web.post("/v1/rounds/{round:[0-9]{1,9}}/evaluation", self._evaluation),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, lingering_time=_LINGER)
 
     async def start(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
         """Listen; returns the port, which is another one when ``port`` is 0.
