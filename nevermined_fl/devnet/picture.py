@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -66,6 +67,6 @@ def _spread(heights: Sequence[float], limits: tuple[float, float]) -> list[float
     gap = (limits[1] - limits[0]) * 0.055
     order = sorted(range(len(heights)), key=lambda n: heights[n])
     placed = list(heights)
-    for below, above in zip(order, order[1:], strict=False):
+    for below, above in pairwise(order):
         placed[above] = max(placed[above], placed[below] + gap)
     return placed

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from nevermined_fl.devnet.child import Child
 from nevermined_fl.devnet.chain import chain_command
+from nevermined_fl.devnet.child import Child
 from nevermined_fl.devnet.home import ProviderEntry, State
 from nevermined_fl.devnet.ports import free_ports
 from nevermined_fl.devnet.processes import start_ticks

@@ -194,7 +194,7 @@ class DataScientist:
         found: list[str] = self._compute("list", agreement, "*")
         return found
 
-    def record(self, session: str, *, after: int = -1, wait: float = 0.0) -> SessionRecord | None:
+    def record(self, session: str, *, after: int = 0, wait: float = 0.0) -> SessionRecord | None:
         """The session's newest signed record, its signature checked; None when there is none within ``wait`` seconds."""
         return results.newest_record(self.market, session, after=after, wait=wait)
 
@@ -204,7 +204,7 @@ class DataScientist:
         Raises:
             SessionFailed: it ended without a model; the message is the reason.
         """
-        seen = -1
+        seen = 0
         while True:
             record = self.record(session, after=seen, wait=25.0)
             if record is None:

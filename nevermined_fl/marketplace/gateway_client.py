@@ -99,7 +99,7 @@ class GatewayClient:
         body = json.dumps({"algorithm": algorithm, "workflow": workflow}).encode()
         return _object(self._call("POST", "/fl/reviews", bearer=bearer, content=body))
 
-    def record(self, session: str, *, after: int = -1, wait: float = 0.0) -> str | None:
+    def record(self, session: str, *, after: int = 0, wait: float = 0.0) -> str | None:
         """The session's newest signed record with a number above ``after``; None when there is none within ``wait``."""
         seconds = min(wait, _MAX_RECORD_WAIT)
         answer = self._call("GET", f"/fl/sessions/{session}/record?after={after}&wait={seconds:g}", missing_ok=True)

@@ -42,7 +42,7 @@ class Payment:
     state: str
 
 
-def newest_record(market: Market, session: str, *, after: int = -1, wait: float = 0.0) -> SessionRecord | None:
+def newest_record(market: Market, session: str, *, after: int = 0, wait: float = 0.0) -> SessionRecord | None:
     """The session's newest record above number ``after``, its signer checked on chain; None when there is none yet.
 
     Raises:

@@ -18,13 +18,13 @@ from nevermined_fl.marketplace.publishing import prepare_algorithm
 from nevermined_fl.marketplace.session_file import SessionFile, load_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from nevermined_fl.marketplace.data_scientist import DataScientist
     from nevermined_fl.marketplace.results import Fetched, Payment
 
-__all__ = ["Outcome", "Receipt", "run", "start_when_approved"]
+__all__ = ["Outcome", "Receipt", "run", "start_when_approved", "wait_settled"]
 
 _REVIEW_PAUSE = 2.0
 _REVIEW_PATIENCE = 24 * 3600.0
@@ -107,6 +107,18 @@ def start_when_approved(
         time.sleep(_REVIEW_PAUSE)
 
 
+def wait_settled(
+    buyer: DataScientist, agreements: Iterable[str], *, due: set[str], patience: float = _SETTLEMENT_PATIENCE
+) -> tuple[Payment, ...]:
+    """Payments, once those for the DIDs in ``due`` were made: providers settle by themselves, within seconds."""
+    wanted, deadline = tuple(agreements), time.monotonic() + patience
+    while True:
+        found = buyer.payments(wanted)
+        if all(payment.state == "paid" for payment in found if payment.did in due) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.3)
+
+
 class _Steps:
     """The steps over one receipt."""
 
@@ -151,7 +163,8 @@ class _Steps:
         record = self._buyer.wait(self._receipt.session, progress=lambda r: self._progress(f"session: {r.phase}"))
         self._note(model=record.model)
         fetched = self._buyer.fetch(record.model, self._file.into)
-        return Outcome(self._receipt, fetched, self._settled({c.did for c in record.contributors}))
+        due = {self._file.compute, *(contributor.did for contributor in record.contributors)}
+        return Outcome(self._receipt, fetched, wait_settled(self._buyer, self._receipt.agreements.values(), due=due))
 
     def _publish_session(self) -> None:
         # The algorithm is prepared again when only the session is missing: equal seeds make equal first models.
@@ -179,16 +192,6 @@ class _Steps:
 
     def _wanted(self) -> tuple[str, ...]:
         return (self._file.compute, *self._file.datasets)
-
-    def _settled(self, contributors: set[str]) -> tuple[Payment, ...]:
-        """Payments, once all that are due were made; providers settle by themselves within seconds."""
-        deadline = time.monotonic() + _SETTLEMENT_PATIENCE
-        due = contributors | {self._file.compute}
-        while True:
-            found = self._buyer.payments(self._receipt.agreements.values())
-            if all(p.state == "paid" for p in found if p.did in due) or time.monotonic() > deadline:
-                return found
-            time.sleep(0.3)
 
     def _note(self, **changes: Any) -> None:
         self._receipt = replace(self._receipt, **changes).save(self._file.receipt)
