@@ -65,7 +65,7 @@ class RecordWatch:
             ddo = await self._launcher.call(self._launcher.metadata.resolve, self._order.compute)
             self._gateway = assets.gateway_url(ddo)
         url = f"{self._gateway}{GATEWAY_PREFIX}/fl/sessions/{self._order.session}/record"
-        query = {"after": str(self._least() - 1), "wait": str(wait)}
+        query = {"after": str(max(self._least() - 1, 0)), "wait": str(wait)}
         try:
             _, body = await self._launcher.web.json("GET", url, params=query, seconds=wait + 30)
         except TransportError:
