@@ -86,22 +86,8 @@ def other_signature(token) -> str:
 
 
 def refused(check):
-    """``pytest.raises(Unauthenticated)`` that looks at the named check as well."""
-    return _Refused(check)
-
-
-class _Refused:
-    def __init__(self, check):
-        self.check = check
-
-    def __enter__(self):
-        self.raises = pytest.raises(Unauthenticated)
-        self.caught = self.raises.__enter__()
-
-    def __exit__(self, *error):
-        done = self.raises.__exit__(*error)
-        assert self.caught.value.check == self.check
-        return done
+    """Refused by the named check."""
+    return pytest.raises(Unauthenticated, check=lambda error: error.check == check)
 
 
 # --- provider ----------------------------------------------------------------------------------------------------
