@@ -14,6 +14,7 @@ import pytest
 from gateway_cases import algorithm
 from gateway_world import MAX_UPLOAD, PREFIX, Door
 from permission_world import BUYER
+from waitress import wasyncore
 
 from gateway_plugin.bodies import MAX_BODY
 from gateway_plugin.server import make_server
@@ -28,15 +29,11 @@ def served(tmp_path):
     try:
         yield door, int(server.effective_port)
     finally:
-        stop(server)
+        server.close()
         thread.join(10)
         assert not thread.is_alive()
-
-
-def stop(server):
-    """End the server's loop from outside, as a signal would from inside."""
-    server.close()
-    server.task_dispatcher.shutdown()
+        server.task_dispatcher.shutdown()
+        wasyncore.close_all(server._map)
 
 
 def say(port, *lines, body=b""):

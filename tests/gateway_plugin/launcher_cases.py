@@ -1,4 +1,0 @@
-"""placeholder"""
-
-CHECKS = {"execution_of_agreement", "launcher"}
-LAUNCHERS_OWN = set()
