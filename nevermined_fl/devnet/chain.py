@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -28,6 +29,8 @@ __all__ = ["answer", "chain_command", "main", "serve"]
 
 logger = logging.getLogger(__name__)
 _MAX_BODY = 8 * 1024**2
+_MAX_DEPTH = 64
+_BRACKET = re.compile(rb"[\[\]{}]")
 
 
 def chain_command(port: int, *, block_time: int = 1, anvil: bool = True) -> list[str]:
@@ -86,8 +89,8 @@ async def serve(port: int, *, block_time: float, host: str = "127.0.0.1") -> Non
 
     async def handle(request: web.Request) -> web.Response:
         try:
-            body = json.loads(await request.read())
-        except (ValueError, RecursionError):
+            body = _parse(await request.read())
+        except ValueError:
             error = {"code": -32700, "message": "not JSON"}
             return web.json_response({"jsonrpc": "2.0", "id": None, "error": error})
         # One after the other on the loop's own thread: the EVM has one state.
@@ -102,6 +105,16 @@ async def serve(port: int, *, block_time: float, host: str = "127.0.0.1") -> Non
     host, port = runner.addresses[0][:2]
     print(f"listening on http://{host}:{port}", flush=True)  # noqa: T201  for whoever started it
     await _mine(evm, block_time)
+
+
+def _parse(raw: bytes) -> Any:
+    """JSON of a sane depth: py-evm raises Python's recursion limit beyond what the stack holds, so none would raise."""
+    depth = 0
+    for bracket in _BRACKET.findall(raw):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > _MAX_DEPTH:
+            raise ValueError("nested too deeply")
+    return json.loads(raw)
 
 
 async def _mine(evm: Evm, block_time: float) -> None:

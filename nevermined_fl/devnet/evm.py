@@ -276,7 +276,10 @@ def _tag(tag: Any) -> Any:
     if isinstance(tag, str) and tag.startswith("0x"):
         return _number(tag)
     # Nothing is ever pending here.
-    return "latest" if tag is None or tag == "pending" else tag
+    found = "latest" if tag is None or tag == "pending" else tag
+    if found not in {"latest", "earliest", "safe", "finalized"}:
+        raise ValueError(f"no block is called {tag!r:.20}")
+    return found
 
 
 def _number(value: Any) -> int:
