@@ -3,6 +3,7 @@
 import json
 
 from nevermined_fl.session import Plan, Session, start, step
+from nevermined_fl.session.effects import Reject
 from nevermined_fl.session.events import Aggregated, Evaluated, Joined, Reported
 
 A, B, C, D, E = MEMBERS = tuple(f"did:nv:{letter * 64}" for letter in "abcde")
@@ -85,3 +86,15 @@ class World:
 def refusal(effects):
     """The code of the Reject that comes first."""
     return getattr(effects[0], "code", "accepted")
+
+
+def refused(world, event, code):
+    """The event is answered with that code and leaves no trace in the session."""
+    before = world.session
+    effects = world.say(event)
+    assert refusal(effects) == code
+    assert isinstance(effects[0], Reject)
+    assert effects[0].participant == event.participant
+    assert effects[0].message
+    assert world.session == before
+    return effects

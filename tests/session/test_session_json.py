@@ -1,0 +1,53 @@
+"""Events and sessions survive the journal, and nothing else does."""
+
+import pytest
+from session_world import SESSION, A, World, digest
+
+from nevermined_fl.errors import DecodeError
+from nevermined_fl.session import Session, start
+from nevermined_fl.session.events import (
+    EVENTS,
+    Aggregated,
+    Evaluated,
+    Joined,
+    Left,
+    Reported,
+    Restarted,
+    Stopped,
+    Ticked,
+    from_json,
+    to_json,
+)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Joined(A, "0x1"),
+        Left(A),
+        Reported(A, 1, digest(0), digest(1), 5, {"loss": 0.25}),
+        Aggregated(1, digest(1)),
+        Evaluated(A, 1, digest(1), 5),
+        Ticked(),
+        Stopped("why"),
+        Restarted(),
+    ],
+)
+def test_events_survive_json(event):
+    assert from_json(to_json(event)) == event
+    assert EVENTS[to_json(event)["type"]] is type(event)
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"type": "exploded"}, {"type": "left"}, {"type": "ticked", "at": 1}, {"type": []}]
+)
+def test_what_is_no_event_is_refused(body):
+    with pytest.raises(DecodeError):
+        from_json(body)
+
+
+@pytest.mark.parametrize("change", [{"phase": "lunch"}, {"members": [{}]}, {"plan": {}}, {"surplus": 1}])
+def test_what_is_no_session_is_refused(change):
+    session, _ = start(World().plan, SESSION, 0.0)
+    with pytest.raises(DecodeError):
+        Session.from_json(session.to_json() | change)
