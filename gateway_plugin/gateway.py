@@ -25,7 +25,7 @@ __all__ = ["PREFIX", "Gateway", "agreement_id", "did", "execution_id"]
 PREFIX = "/api/v1/gateway/services"
 _AGREEMENT = re.compile(r"0x[0-9a-f]{64}")
 _DID = re.compile(r"did:nv:[0-9a-f]{64}")
-_EXECUTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,127}")
+_EXECUTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,127}|\*")
 _LONG_POLLS = 8
 
 
@@ -77,7 +77,7 @@ def did(text: object) -> str:
 
 
 def execution_id(text: object) -> str:
-    """An execution's id as it came from outside, checked."""
+    """An execution's id as it came from outside, checked; ``*`` stands for all of an agreement."""
     return _matching(_EXECUTION, str(text), "an execution id")
 
 

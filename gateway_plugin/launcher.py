@@ -69,6 +69,13 @@ class Launcher:
         """Whose job it is."""
         return self._object(self._call("GET", f"{_COMPUTE}/info/{execution}"))
 
+    def executions(self, agreement: str) -> list[str]:
+        """Ids of an agreement's executions, and perhaps of others: upstream's compute API lists all."""
+        found = self._json(self._call("GET", f"{_COMPUTE}/list", params={"agreement": agreement}))
+        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+            raise TransportError("the provider's launcher answered something that is not a list of ids")
+        return found
+
     def status(self, execution: str) -> Any:
         """How the job is doing."""
         return self._json(self._call("GET", f"{_COMPUTE}/status/{execution}"))

@@ -16,6 +16,7 @@ from nevermined_fl.errors import InvalidRequest, NotFound, PermissionDenied, Too
 
 if TYPE_CHECKING:
     from gateway_plugin.gateway import Gateway
+    from gateway_plugin.grants import Bearer
 
 __all__ = ["ROUTES", "info", "plain_name"]
 
@@ -78,6 +79,12 @@ def stop(gateway: Gateway, agreement: str, execution: str) -> Response:
     """End the caller's job."""
     _own_execution(gateway, agreement, execution)
     return jsonify({"message": gateway.launcher.stop(execution)})
+
+
+def executions(gateway: Gateway, agreement: str) -> Response:
+    """Ids of the executions of the caller's agreement, for a token whose execution is ``*``."""
+    bearer = _own_agreement(gateway, agreement, "*")
+    return jsonify([name for name in gateway.launcher.executions(agreement) if _is_of(gateway, bearer, name)])
 
 
 def download(gateway: Gateway, index: int) -> Response:
@@ -148,16 +155,25 @@ def record(gateway: Gateway, session: str) -> Response:
 
 def _own_execution(gateway: Gateway, agreement: str, execution: str) -> None:
     """Upstream's gateway shows any execution to any buyer; here it must be of this agreement, and that the caller's."""
+    bearer = _own_agreement(gateway, agreement, execution)
+    if not _is_of(gateway, bearer, execution):
+        raise PermissionDenied(
+            f"execution {execution} is not one of agreement {agreement}", check="execution_of_agreement"
+        )
+
+
+def _own_agreement(gateway: Gateway, agreement: str, execution: str) -> Bearer:
     read_body()
     bearer = authorize(gateway, "compute", agreement=agreement, execution=execution)
     permissions.check_party(
         gateway.chain, agreement_id=bearer.agreement, caller=bearer.caller, provider=gateway.addresses()
     )
-    job = gateway.launcher.info(bearer.execution)
-    if str(job.get("agreement")).lower() != bearer.agreement or job.get("consumer") != bearer.caller:
-        raise PermissionDenied(
-            f"execution {bearer.execution} is not one of agreement {bearer.agreement}", check="execution_of_agreement"
-        )
+    return bearer
+
+
+def _is_of(gateway: Gateway, bearer: Bearer, execution: str) -> bool:
+    job = gateway.launcher.info(execution)
+    return str(job.get("agreement")).lower() == bearer.agreement and job.get("consumer") == bearer.caller
 
 
 def _upload_size(gateway: Gateway) -> int:
@@ -187,6 +203,7 @@ ROUTES = (
     ("GET", "/compute/status/<agreement>/<execution>", status),
     ("GET", "/compute/logs/<agreement>/<execution>", logs),
     ("DELETE", "/compute/stop/<agreement>/<execution>", stop),
+    ("GET", "/compute/list/<agreement>", executions),
     ("GET", "/download/<int:index>", download),
     ("POST", "/fl/uploads", upload),
     ("POST", "/fl/reviews", review),

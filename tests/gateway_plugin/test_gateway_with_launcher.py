@@ -59,6 +59,17 @@ def test_an_execution_is_shown_under_its_own_agreement_alone(house, running):
         assert (answer.status_code, answer.json["check"]) == (403, "execution_of_agreement")
 
 
+def test_the_executions_of_an_agreement_are_listed_and_no_other_s(house, running):
+    other = house.door.order()
+    assert house.execute(other).status_code == 200
+    headers = house.door.bearer("compute", sub=running[0], execution_id="*")
+    assert house.door.call("GET", f"/compute/list/{running[0]}", headers).json == [running[1]]
+    refused = house.door.call("GET", f"/compute/list/{other['sub']}", headers)
+    assert (refused.status_code, refused.json["check"]) == (403, "token_agreement")
+    one = house.door.bearer("compute", sub=running[0], execution_id=running[1])
+    assert house.door.call("GET", f"/compute/list/{running[0]}", one).json["check"] == "token_execution"
+
+
 def test_an_unknown_execution_is_not_found(house):
     answer = house.watch("GET", "status", house.door.order()["sub"], "nvm-fl-none")
     assert (answer.status_code, answer.json["check"]) == (404, "execution_exists")
