@@ -97,6 +97,8 @@ def run(checks: Iterable[Check], case: Case) -> None:
             check(case)
         except RequestError as error:
             error.check = check.__name__
+            # Who is refused deep inside a DDO is at least told what the check wants.
+            error.hint = error.hint or (check.__doc__ or "").split("\n", 1)[0]
             raise
 
 

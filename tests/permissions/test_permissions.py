@@ -23,6 +23,7 @@ def test_a_request_is_refused_by_the_one_check_that_it_fails(build, kind, check,
         ask.execution()
     assert (type(refused.value), refused.value.check) == (kind, check)
     assert len(refused.value.message) > 20
+    assert len(refused.value.hint) > 10
     # A data input also spoils the coordinator's shape: the check that gives the mistake its name comes first.
     assert ask.refusals() == ([check, "workflow_kind"] if check == "no_data_inputs" else [check])
 
