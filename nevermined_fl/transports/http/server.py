@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import ssl
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ __all__ = ["HttpServer", "server_context"]
 logger = logging.getLogger(__name__)
 
 _IDLE = 60.0
+_PIECE = 256 * 1024
 _LINGER = 2.0
 """Seconds for which the rest of a refused body is thrown away, so that an honest peer gets to read why."""
 _SMALL_BODY = MAX_MESSAGE_BYTES
@@ -122,7 +124,10 @@ class HttpServer:
 
     async def _model(self, request: web.Request) -> web.StreamResponse:
         self._authenticate(request)
-        return web.FileResponse(self._service.model_path(request.match_info["digest"]), chunk_size=256 * 1024)
+        path = self._service.model_path(request.match_info["digest"])
+        if request.secure:
+            return await _send(request, path)
+        return web.FileResponse(path)  # the kernel sends it
 
     async def _offset(self, request: web.Request) -> web.Response:
         return web.Response(status=204, headers={OFFSET: str(self._open(request).offset)})
@@ -163,6 +168,23 @@ class HttpServer:
         if scheme != "Bearer" or participant is None:
             raise Unauthenticated("the bearer is not known here", check="bearer", hint="join again")
         return participant
+
+
+async def _send(request: web.Request, path: Path) -> web.StreamResponse:
+    """A file over TLS. aiohttp's own way goes through a thread every 16 KiB, which costs more than the encryption."""
+    start = request.http_range.start or 0
+    with path.open("rb", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if not 0 <= start < size:
+            raise web.HTTPRequestRangeNotSatisfiable
+        file.seek(start)
+        response = web.StreamResponse(status=206 if start else 200)
+        response.content_length = size - start
+        await response.prepare(request)
+        while block := file.read(_PIECE):
+            await response.write(block)
+        await response.write_eof()
+    return response
 
 
 @web.middleware
