@@ -47,6 +47,7 @@ _PHASES = {
 async def run_coordinator(launcher: Launcher, job: Job, limits: Limits) -> None:
     """Take the job on from the stage that it is in, to its end."""
     if job.stage in {"preparing", "running"}:
+        _reopen(launcher, job)
         reason = ""
         try:
             await limits.within(_coordinate(launcher, job))
@@ -58,6 +59,13 @@ async def run_coordinator(launcher: Launcher, job: Job, limits: Limits) -> None:
         job = await _conclude(launcher, job, limits)
     if job.stage == "settling":
         await _collect(launcher, job, limits)
+
+
+def _reopen(launcher: Launcher, job: Job) -> None:
+    """A session that is run again is not over any more, although its last record says so."""
+    last = launcher.records.last(job.order.session)
+    if last is not None and last.is_over():
+        launcher.records.issue(job.order.session, valid=launcher.pace.record_valid, phase="selection")
 
 
 # --- running -----------------------------------------------------------------------------------------------------

@@ -80,8 +80,8 @@ class Jobs:
         self._tasks[job.id] = asyncio.ensure_future(self._live(job, limits))
 
     async def _live(self, job: Job, limits: Limits) -> None:
-        self._launcher.work(job.id).mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
+            self._launcher.work(job.id).mkdir(mode=0o700, parents=True, exist_ok=True)
             await _KINDS[job.order.kind](self._launcher, job, limits)
         except asyncio.CancelledError:
             raise

@@ -120,7 +120,8 @@ class Store:
 
     def keep_seen(self, session: str, seq: int) -> None:
         """Remember that we verified a record, so that an older one is never believed again."""
-        self._execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", session, seq)
+        upsert = "INSERT INTO seen VALUES (?, ?) ON CONFLICT (session) DO UPDATE SET seq = max(seq, excluded.seq)"
+        self._execute(upsert, session, seq)
 
     def admit(self, job_id: str, participant: str, agreement: str) -> None:
         """Remember whom the coordinator let in."""

@@ -30,8 +30,6 @@ class RecordWatch:
         self._launcher = launcher
         self._order = order
         self._gateway = ""
-        # After a restart the record with this very number is welcome again: it is verified anew.
-        self._floor = launcher.store.seen(order.session) or 0
         self.last: SessionRecord | None = None
 
     async def until(self, wanted: Callable[[SessionRecord], bool]) -> SessionRecord:
@@ -57,7 +55,9 @@ class RecordWatch:
             await asyncio.sleep(self._launcher.pace.backoff)
 
     def _least(self) -> int:
-        return self.last.seq + 1 if self.last else self._floor
+        # A number that was seen before this watch began is welcome again: then the record is verified anew.
+        seen = self._launcher.store.seen(self._order.session) or 0
+        return max(seen, self.last.seq + 1) if self.last else seen
 
     async def _ask(self) -> str | None:
         wait = self._launcher.pace.record_wait
