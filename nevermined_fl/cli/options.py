@@ -59,7 +59,7 @@ def data_scientist(key: Path | None, password_file: Path | None, network: Path |
     found = network_file(network)
     chosen = key or (Path(os.environ[KEY_VARIABLE]) if os.environ.get(KEY_VARIABLE) else None)
     if chosen is None:
-        chosen, password_file = found.parent / "data-scientist/key.json", found.parent / "data-scientist/password"
+        chosen = found.parent / "data-scientist" / "key.json"
         if not chosen.exists():
             raise SettingsError("no key", hint="name one with --key, or make one with: nevermined-fl keys new key.json")
     return nevermined_fl.DataScientist(chosen, load_network(found), password_file=password_file)

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["Output", "plain", "tokens"]
 
 
+_PIPE_WIDTH = 240
+
+
 class Output:
     """Where one command talks to."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self._people = Console(soft_wrap=True, highlight=False)
+        self._people = Console(highlight=False)
+        if not self._people.is_terminal:
+            # A pipe has no width, and DIDs must come through whole.
+            self._people.width = _PIPE_WIDTH
         self._progress = Console(stderr=True, soft_wrap=True, highlight=False)
 
     def progress(self, text: str) -> None:
@@ -46,7 +52,9 @@ class Output:
         """A table for people."""
         if self.as_json:
             return
-        table = Table(*columns, title=title or None, title_justify="left", title_style="bold", header_style="bold")
+        table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*("" if cell is None else str(cell) for cell in row))
         self._people.print(table)
@@ -54,7 +62,7 @@ class Output:
     def say(self, text: str) -> None:
         """A sentence for people."""
         if not self.as_json:
-            self._people.print(text, markup=False)
+            self._people.print(text, markup=False, soft_wrap=True)
 
     def result(self, body: Mapping[str, Any]) -> None:
         """The one object for programs; call it once, at the end."""

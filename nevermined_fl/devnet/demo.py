@@ -10,15 +10,15 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl.devnet import demo_data, network
 from nevermined_fl.devnet.cast import Cast
 from nevermined_fl.devnet.comparison import accuracies, compare
+from nevermined_fl.devnet.home import DEFAULT_HOME
 from nevermined_fl.devnet.picture import Curves, draw
 from nevermined_fl.devnet.watch import ParticipantWatch
-from nevermined_fl.errors import BackendError
+from nevermined_fl.errors import BackendError, NotFound
 from nevermined_fl.marketplace.data_scientist import DataScientist
 from nevermined_fl.marketplace.publishing import PlanSettings
 from nevermined_fl.marketplace.running import start_when_approved, wait_settled
@@ -26,6 +26,7 @@ from nevermined_fl.marketplace.running import start_when_approved, wait_settled
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
+    from pathlib import Path
 
     from nevermined_fl.devnet.comparison import Comparison
     from nevermined_fl.devnet.demo_data import Split, Table
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
     from nevermined_fl.ports import ProvenanceEdge
     from nevermined_fl.session.plan import Plan
 
-__all__ = ["DEFAULT_HOME", "Accuracy", "Demo", "Options", "Result"]
+__all__ = ["Accuracy", "Demo", "Options", "Result"]
 
-DEFAULT_HOME = Path(".nevermined-fl/demo")
 _SELECTION_SECONDS, _ROUND_SECONDS = 60.0, 60.0
 _APPROVAL_PATIENCE = 20.0
 
@@ -183,9 +183,7 @@ class Demo:
 
     def _buyer(self) -> DataScientist:
         home = self.options.home.resolve()
-        folder = home / "data-scientist"
-        password = folder / "password"
-        return DataScientist(folder / "key.json", home / "network.json", password_file=password, name="data scientist")
+        return DataScientist(home / "data-scientist" / "key.json", home / "network.json", name="data scientist")
 
     def _prepare(self, buyer: DataScientist, cast: Cast, table: Table, split: Split) -> _Session:
         own = self.options.home.resolve() / "data-scientist"
@@ -202,7 +200,7 @@ class Demo:
         )
         found = {summary.did for summary in buyer.search(table.name, kind="dataset")}
         datasets = tuple(seller.did for seller in cast.sellers if seller.did in found)
-        compute = next(s.did for s in buyer.search("coordinators", kind="compute") if buyer.show(s.did).terms.inbound)
+        compute = _inbound(buyer)
         algorithm = buyer.publish_algorithm(
             file, gateway=buyer.gateway_url(datasets[0]), settings=settings, name=f"softmax regression on {table.name}"
         )
@@ -264,6 +262,15 @@ class Demo:
         began = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - began, 2)
+
+
+def _inbound(buyer: DataScientist) -> str:
+    """A compute service where a coordinator can be reached."""
+    for summary in buyer.search("coordinators", kind="compute"):
+        terms = buyer.show(summary.did).terms
+        if terms is not None and terms.inbound:
+            return summary.did
+    raise NotFound("no compute service accepts inbound connections", check="inbound")
 
 
 def options_text(options: Options) -> str:

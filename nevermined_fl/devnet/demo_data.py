@@ -120,9 +120,10 @@ def _digits(folder: Path) -> Table:
 
 def _breast_cancer(folder: Path) -> Table:
     rows = np.loadtxt(folder / "breast_cancer.csv", delimiter=",", skiprows=1)
-    measures = ("radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity")
-    measures += ("concave_points", "symmetry", "fractal_dimension")
-    columns = (*(f"{kind}_{measure}" for kind in ("mean", "error", "worst") for measure in measures), "benign")
+    measures = (
+        "radius texture perimeter area smoothness compactness concavity concave_points symmetry fractal_dimension"
+    )
+    columns = (*(f"{kind}_{measure}" for kind in ("mean", "error", "worst") for measure in measures.split()), "benign")
     return Table("breast-cancer", "measurements of breast tumours", columns, rows)
 
 

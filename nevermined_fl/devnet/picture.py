@@ -42,15 +42,20 @@ def draw(curves: Curves, title: str, stem: Path) -> tuple[Path, Path]:
         axes.plot(rounds, values, color=colour, linewidth=width, linestyle=style, solid_capstyle="round")
     ends = [float(values[-1]) for values, *_ in lines]
     for (_, name, colour, _, _), height in zip(lines, _spread(ends, axes.get_ylim()), strict=True):
-        place = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
-        weight = "bold" if name == "federated" else "normal"
         axes.annotate(
-            name, (len(rounds), height), color=_INK if colour == _SOFT else colour, fontweight=weight, **place
+            name,
+            (len(rounds), height),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=_INK if colour == _SOFT else colour,
+            fontweight="bold" if name == "federated" else "normal",
         )
     axes.set_title(title, loc="left", color=_INK, fontweight="bold")
     axes.set_xlabel("round", color=_INK)
     axes.set_ylabel("accuracy on held-out rows", color=_INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(axis="y", color=_GRID)
     axes.set_axisbelow(b=True)

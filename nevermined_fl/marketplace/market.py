@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl import assets
@@ -15,7 +16,6 @@ from nevermined_fl.settings import Network, load_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from nevermined_fl.assets import Publisher
     from nevermined_fl.ports import Chain, Metadata
@@ -82,9 +82,17 @@ def open_market(
     password_file: Path | str | None = None,
     name: str = "",
 ) -> Market:
-    """Connect ``key`` (a key file, or an account) to ``network`` (a network.json, or what was read from one)."""
-    account = key if isinstance(key, KeyAccount) else load_account(key, read_password(password_file))
+    """Connect ``key`` (a key file, or an account) to ``network`` (a network.json, or what was read from one).
+
+    The password of a key file is in ``password_file``, in a file ``password`` beside it, or in $NEVERMINED_FL_PASSWORD.
+    """
+    account = key if isinstance(key, KeyAccount) else _unlock(Path(key), password_file)
     found = network if isinstance(network, Network) else load_network(network)
     return Market(
         account, connect(found), HttpMetadata(found.metadata_url), found.metadata_url, name or account.address
     )
+
+
+def _unlock(key_file: Path, password_file: Path | str | None) -> KeyAccount:
+    beside = key_file.with_name("password")
+    return load_account(key_file, read_password(password_file or (beside if beside.is_file() else None)))
