@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nevermined_fl import aggregation, messages, settings
+from gateway_plugin import checks
+from nevermined_fl import aggregation, messages, permissions, settings
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -14,14 +15,6 @@ DOCS = Path(__file__).parents[1] / "docs"
 def documented(page):
     """Every `word` in backticks on a page."""
     return set(re.findall(r"`([^`\n]+)`", (DOCS / page).read_text()))
-
-
-def fields(kind):
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(field.type):
-            yield from fields(field.type)
-        else:
-            yield field.name
 
 
 @pytest.mark.parametrize(
@@ -51,6 +44,13 @@ def test_every_message_and_its_fields_are_in_protocol_md():
 
 def test_every_aggregator_is_in_protocol_md():
     assert set(aggregation.AGGREGATORS) <= documented("protocol.md")
+
+
+def test_every_check_is_in_protocol_md():
+    named = {*permissions.CHECKS, *checks.CHECKS}
+    for module in DOCS.parent.glob("nevermined_fl/**/*.py"):
+        named |= set(re.findall(r'check="([a-z_]+)"', module.read_text()))
+    assert named - documented("protocol.md") == set()
 
 
 def test_the_readme_s_two_commands_are_targets():
