@@ -19,7 +19,7 @@ from nevermined_fl.session.effects import (
     Finish,
     Reject,
 )
-from nevermined_fl.session.events import Evaluated, Joined, Left, Reported, Restarted, Ticked
+from nevermined_fl.session.events import Evaluated, Joined, Left, Reported, Restarted, Stopped, Ticked
 
 PEERS = Joined | Left | Reported | Evaluated
 REACH = Counter()
@@ -35,6 +35,7 @@ class Books:
         self.session, effects = start(self.plan, SESSION, self.now)
         assert effects == ()
         self.bound = {}  # participant -> the agreement that it first joined under
+        self.here = set()  # who joined and did not leave
         self.accepted = {}  # (round, participant) -> the report that counts
         self.evaluated = {}  # the same for evaluations
         self.asked = {}  # round -> everyone who was asked to train
@@ -53,6 +54,7 @@ class Books:
         if before.is_over():
             assert self.session == before, "terminal phases never change"
         self.check_deadline(before, said)
+        self.check_ends_and_beginnings(before, said)
         if (before.phase, before.round) != (self.session.phase, self.session.round):
             for session in (before, self.session):
                 assert Session.from_json(json.loads(json.dumps(session.to_json()))) == session
@@ -74,6 +76,9 @@ class Books:
         elif isinstance(said, Joined):
             assert self.may_join(said), "one participant per agreement, one agreement per participant"
             self.bound[said.participant] = said.agreement
+            self.here.add(said.participant)
+        elif isinstance(said, Left):
+            self.here.remove(said.participant)
         elif isinstance(said, Reported | Evaluated):
             self.count(before, said)
 
@@ -141,6 +146,17 @@ class Books:
                 REACH[
                     f"failed: {effect.reason.split(':')[-2 if ':' in effect.reason else -1].strip()[:20]}"
                 ] += not again
+
+    def check_ends_and_beginnings(self, before, said):
+        """Selection ends when all are there or enough at the deadline; a session fails when there are too few."""
+        time_is_up = isinstance(said, Ticked) and before.deadline is not None and self.now >= before.deadline
+        came = len(before.updates) if before.phase is Phase.REPORTING else len(self.here)
+        enough = came >= self.plan.min_participants
+        if before.phase is Phase.SELECTION and self.session.round == 1:
+            assert self.here == set(self.plan.members) or (time_is_up and enough)
+        if not before.is_over():
+            failed = isinstance(said, Stopped) or (time_is_up and not enough and before.phase is not Phase.EVALUATION)
+            assert (self.session.phase is Phase.FAILED) == failed
 
     def check_cohort(self, cohort):
         present = self.session.present()

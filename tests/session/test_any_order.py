@@ -75,9 +75,9 @@ class Walk(Books, RuleBasedStateMachine):
 
     # --- rules: what peers, the driver and the clock may do -------------------------------------------------------
 
-    @rule(participant=members, honest=st.sampled_from((True, True, True, False)))
-    def join(self, participant, honest):
-        self.say(Joined(participant, agreement(participant) if honest else "0xforeign"))
+    @rule(participant=members, foreign=st.sampled_from((None, None, "0xforeign", *map(agreement, MEMBERS[:2]))))
+    def join(self, participant, foreign):
+        self.say(Joined(participant, foreign or agreement(participant)))
 
     @rule(participant=members)
     def leave(self, participant):
@@ -221,6 +221,7 @@ class Walk(Books, RuleBasedStateMachine):
     @invariant()
     def members_are_who_joined(self):
         assert {member.participant: member.agreement for member in self.session.members} == self.bound
+        assert self.session.present() == tuple(sorted(self.here))
 
     @invariant()
     def history_is_what_was_committed(self):
