@@ -1,6 +1,7 @@
 """A real chain with the real contracts for a whole test run, and accounts with something to spend on it.
 
-Import ``chain_network`` and ``funded`` into a conftest.py. The chain mines transactions alone (and on request), so that
+tests/conftest.py imports ``chain_network`` and ``funded``, so that all modules share one chain (mark their tests
+``xdist_group("chain")``, or each worker starts its own). The chain mines transactions alone (and on request), so that
 tests decide exactly how many blocks pass.
 """
 

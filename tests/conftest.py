@@ -1,5 +1,7 @@
 """Settings for all tests, and what the randomised ones reached."""
 
+from chain_fixtures import chain_network as chain_network  # noqa: PLC0414  fixtures: one chain for all tests
+from chain_fixtures import funded as funded  # noqa: PLC0414
 from hypothesis import settings
 
 # A busy machine is no failure, and every run tries the same examples.

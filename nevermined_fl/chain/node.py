@@ -30,7 +30,7 @@ from nevermined_fl.errors import ChainError, LocalProtocolError
 from nevermined_fl.keys import KeyAccount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from eth_typing import ChecksumAddress
     from web3.contract.contract import ContractFunction
@@ -110,7 +110,7 @@ class Node:
             receipt = self._await(what, digest)
         if receipt["status"] != 1:
             # It passed when its gas was estimated; so call it again to learn why it does not now.
-            self.read(what, function)
+            self.ask(what, lambda: function.call({"from": cast("ChecksumAddress", account.address)}))
             raise ChainError(f"{what}: the transaction was reverted", reverted=True)
         return receipt
 
@@ -126,12 +126,21 @@ class Node:
             self._chain_id = found
         return self._chain_id
 
+    def fees(self) -> dict[str, int]:
+        """Fee fields of a transaction: the node's tip over a base fee that may double before it is mined."""
+        block = self.ask("fees", lambda: self.web3.eth.get_block("latest"))
+        base = block.get("baseFeePerGas")
+        if base is None:
+            return {"gasPrice": self.ask("fees", lambda: self.web3.eth.gas_price)}
+        tip = self.ask("fees", lambda: self.web3.eth.max_priority_fee)
+        return {"maxFeePerGas": 2 * base + tip, "maxPriorityFeePerGas": tip}
+
     def _send_signed(self, account: KeyAccount, what: str, function: ContractFunction) -> bytes:
         sender = cast("ChecksumAddress", account.address)
         gas = self.ask(what, lambda: function.estimate_gas({"from": sender}))
         for _ in range(_NONCE_RACES):
             nonce = self.ask(what, lambda: self.web3.eth.get_transaction_count(sender, "pending"))
-            terms = {"value": 0, "chainId": self.chain_id(), "nonce": nonce, "gas": gas + gas // 5, **self._fees(what)}
+            terms = {"value": 0, "chainId": self.chain_id(), "nonce": nonce, "gas": gas + gas // 5, **self.fees()}
             transaction = function.build_transaction(cast("TxParams", terms))
             signed = Signer.sign_transaction(transaction, account.secret)
             if self._submit(what, bytes(signed.raw_transaction), bytes(signed.hash)):
@@ -170,14 +179,6 @@ class Node:
             return self.web3.eth.get_transaction_receipt(digest)  # type: ignore[arg-type]  # bytes are as good as HexBytes
         except TransactionNotFound:
             return None
-
-    def _fees(self, what: str) -> Mapping[str, Any]:
-        block = self.ask(what, lambda: self.web3.eth.get_block("latest"))
-        base = block.get("baseFeePerGas")
-        if base is None:
-            return {"gasPrice": self.ask(what, lambda: self.web3.eth.gas_price)}
-        tip = self.ask(what, lambda: self.web3.eth.max_priority_fee)
-        return {"maxFeePerGas": 2 * base + tip, "maxPriorityFeePerGas": tip}
 
     def _silent(self, what: str, error: BaseException) -> ChainError:
         return ChainError(

@@ -89,7 +89,7 @@ class _Batch:
     def __init__(self, node: Node, owner: KeyAccount) -> None:
         self._node, self._owner = node, owner
         self._nonce: int = node.ask("nonce", lambda: node.web3.eth.get_transaction_count(owner.address))  # type: ignore[arg-type]
-        self._price = 2 * node.ask("gas price", lambda: node.web3.eth.gas_price)
+        self._fees = node.fees()
         self._raw: list[str] = []
         self._digests: list[str] = []
 
@@ -117,7 +117,7 @@ class _Batch:
             raise ChainError(f"transaction {failed[0] + 1} of {len(receipts)} of the deployment failed", reverted=True)
 
     def _add(self, fields: dict[str, Any]) -> None:
-        fixed = {"nonce": self._nonce, "chainId": self._node.chain_id(), "gasPrice": self._price}
+        fixed = {"nonce": self._nonce, "chainId": self._node.chain_id(), **self._fees}
         signed = Signer.sign_transaction(cast("TxParams", fields | fixed), self._owner.secret)
         self._raw.append("0x" + bytes(signed.raw_transaction).hex())
         self._digests.append("0x" + bytes(signed.hash).hex())

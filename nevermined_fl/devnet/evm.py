@@ -81,7 +81,7 @@ class Evm:
     # --- the methods, by their JSON-RPC parameters ---
 
     def mine_some(self, count: Any = "0x1") -> str:
-        """evm_mine."""
+        """anvil_mine: as many blocks as one wants, unlike evm_mine."""
         for _ in range(_number(count)):
             self.mine()
         return hex(self.height())
@@ -215,6 +215,7 @@ class Evm:
 
 
 METHODS: dict[str, Callable[..., Any]] = {
+    "anvil_mine": Evm.mine_some,
     "eth_accounts": Evm.accounts,
     "eth_blockNumber": lambda evm: hex(evm.height()),
     "eth_call": Evm.call,
@@ -233,7 +234,6 @@ METHODS: dict[str, Callable[..., Any]] = {
     "eth_maxPriorityFeePerGas": lambda _: hex(_TIP),
     "eth_sendRawTransaction": Evm.send_raw,
     "eth_syncing": lambda _: False,
-    "evm_mine": Evm.mine_some,
     "net_listening": lambda _: True,
     "net_version": lambda _: str(CHAIN_ID),
     "web3_clientVersion": lambda _: "nevermined-fl/py-evm",

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chain_fixtures import TOKENS, rpc
-from chain_fixtures import chain_network as chain_network  # noqa: PLC0414  a fixture
-from chain_fixtures import funded as funded  # noqa: PLC0414  a fixture
 
 from nevermined_fl.chain.memory import MemoryChain
 from nevermined_fl.errors import ChainError, InvalidRequest, NotFound
@@ -124,7 +122,7 @@ def real_world(chain_network, funded):
     chain, accounts = connect(chain_network), [funded() for _ in range(4)]
     return World(
         chain,
-        lambda blocks: rpc(chain_network.rpc_url, "evm_mine", hex(blocks)),
+        lambda blocks: rpc(chain_network.rpc_url, "anvil_mine", hex(blocks)),
         *accounts,
         dataset_of(chain, accounts[0]),
     )

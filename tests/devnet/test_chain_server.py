@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
-from chain_fixtures import chain_network as chain_network  # noqa: PLC0414  a fixture
 from chain_fixtures import chain_process, free_port, rpc
-from chain_fixtures import funded as funded  # noqa: PLC0414  a fixture
 
 from nevermined_fl.errors import ChainError, LocalProtocolError
 from nevermined_fl.keys import KeyAccount
@@ -193,7 +191,7 @@ def test_it_says_where_it_listens_and_sigterm_stops_it_at_once_even_while_it_wor
 
 def mine_much(url):
     try:
-        rpc(url, "evm_mine", "0x5000")
+        rpc(url, "anvil_mine", "0x5000")
     except requests.RequestException:
         return
 
