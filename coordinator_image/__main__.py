@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         logger.error("usage: python -m coordinator_image FOLDER")
         return 1
     try:
-        return asyncio.run(_run(Path(arguments[0]).resolve()))
+        return asyncio.run(_run(Path(arguments[0]).absolute()))
     except NeverminedFLError as error:
         logger.error("%s: %s", type(error).__name__, error)  # noqa: TRY400  the sentence says it all
         return 1

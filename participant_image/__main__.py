@@ -27,6 +27,7 @@ from nevermined_fl.errors import (
 from nevermined_fl.participant import Credentials, Participant
 from nevermined_fl.session import Plan
 from nevermined_fl.tokens import JobKey
+from nevermined_fl.trainers import sandbox
 from nevermined_fl.trainers.child import Place, TrainerTask
 from nevermined_fl.transports.http.client import HttpLink, pinned_context
 
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
         logger.error("usage: python -m participant_image FOLDER")
         return 1
     try:
-        return asyncio.run(_run(Path(arguments[0]).resolve()))
+        return asyncio.run(_run(Path(arguments[0]).absolute()))
     except NeverminedFLError as error:
         logger.error("%s: %s", type(error).__name__, error)  # noqa: TRY400  the sentence says it all
         return _exit_code(error)
@@ -87,6 +88,10 @@ async def _participate(folder: Path) -> None:
         patience=float(job.get("patience", _PATIENCE)),
         limit=safetensors.file_size(plan.schema),
     )
+    isolation = sandbox.isolation()
+    logger.info("isolation of the algorithm: %s", isolation)
+    if job.get("isolation") == "required" and isolation == "none":
+        raise SettingsError("the algorithm cannot be isolated here, and the provider demands it")
     trainer = TrainerTask(_place(folder, job["entrypoint"]), plan, job.get("examples"))
     try:
         await Participant(plan, who, link=link, trainer=trainer, folder=folder).run()

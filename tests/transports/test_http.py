@@ -201,3 +201,24 @@ async def test_patience_runs_out(world):
 async def test_a_taken_port_is_said(world):
     with pytest.raises(TransportError, match="cannot listen"):
         await world.server.__class__(world.driver.service, status=dict).start("127.0.0.1", world.port, None)
+
+
+async def test_a_new_upload_ends_the_old_one_that_hangs(world, tmp_path):
+    link = await world.joined(ALICE)
+    await world.joined(next(name for name in world.keys if name != ALICE))
+    body = make_model(2.0)
+    context = pinned_context(world.certificate, world.fingerprint)
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port, ssl=context)
+    lines = [f"PUT /v1/rounds/1/updates/{digest(body)} HTTP/1.1", "Host: coordinator", "Upload-Offset: 0"]
+    lines += [f"Authorization: {link._headers['Authorization']}", f"Upload-Length: {len(body)}"]
+    writer.write("\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body[:5000])
+    await writer.drain()
+    while ALICE not in world.server._uploads:  # noqa: ASYNC110  the server is not ours to wake
+        await asyncio.sleep(0.005)
+    path = tmp_path / "update"
+    path.write_bytes(body)
+    await link.send_update(round_number=1, digest=digest(body), path=path)
+    answer = await asyncio.wait_for(reader.read(), 20)  # to the end of the connection
+    assert not answer or b"superseded" in answer
+    writer.close()
+    assert world.driver._spool.has(ALICE, 1, digest(body))

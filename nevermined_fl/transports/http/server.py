@@ -13,7 +13,8 @@ import logging
 import math
 import os
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from aiohttp import ClientError, web
 
@@ -66,6 +67,7 @@ class HttpServer:
         self._service = service
         self._status = status
         self._bearers: dict[str, str] = {}  # digest of the bearer -> participant
+        self._uploads: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()
         app = web.Application(middlewares=[_errors], client_max_size=_SMALL_BODY)
         app.add_routes(
             [
@@ -140,10 +142,19 @@ class HttpServer:
             return web.json_response(body, status=409, headers={OFFSET: str(sink.offset)})
         if request.content_length is None or start + request.content_length > total:
             raise DecodeError(f"{request.content_length} bytes announced from {start} on, {total} in all", code="size")
+        self._supersede(self._authenticate(request))
         await _receive(request, sink)
         if sink.offset == total:
             await asyncio.to_thread(sink.commit)
         return web.Response(status=204, headers={OFFSET: str(sink.offset)})
+
+    def _supersede(self, participant: str) -> None:
+        """One upload per participant: whoever opens many holds one block of memory, not many."""
+        previous, current = self._uploads.get(participant), asyncio.current_task()
+        if previous is not None and previous is not current:
+            previous.cancel()
+        if current is not None:
+            self._uploads[participant] = current
 
     async def _report(self, request: web.Request) -> web.Response:
         participant = self._authenticate(request)
