@@ -19,7 +19,7 @@ from nevermined_fl.session.effects import (
     Finish,
     Reject,
 )
-from nevermined_fl.session.events import Evaluated, Joined, Left, Reported, Restarted, Stopped, Ticked
+from nevermined_fl.session.events import Aggregated, Evaluated, Joined, Left, Reported, Restarted, Stopped, Ticked
 
 PEERS = Joined | Left | Reported | Evaluated
 REACH = Counter()
@@ -53,6 +53,9 @@ class Books:
             self.check_effect(before, said, effect)
         if before.is_over():
             assert self.session == before, "terminal phases never change"
+        if isinstance(said, Aggregated) and not before.is_over():
+            gone = [(effect.participant, effect.update) for effect in effects if isinstance(effect, Discard)]
+            assert gone == [row[:2] for row in self.folded[said.round].updates], "folded updates may go"
         self.check_deadline(before, said)
         self.check_ends_and_beginnings(before, said)
         if (before.phase, before.round) != (self.session.phase, self.session.round):
@@ -70,6 +73,7 @@ class Books:
         assert verdict.participant == said.participant
         if isinstance(verdict, Reject):
             REACH[f"refused {verdict.code}"] += 1
+            assert not self.counts_already(before, said), "who did not hear the verdict may ask again"
             assert self.session == before
             assert all(isinstance(effect, Discard) for effect in effects[1:])
             assert verdict.code != "other_agreement" or not self.may_join(said)
@@ -86,6 +90,11 @@ class Books:
         others = [bound for participant, bound in self.bound.items() if participant != said.participant]
         known = said.participant in self.plan.members
         return known and said.agreement not in others and self.bound.get(said.participant) in (None, said.agreement)
+
+    def counts_already(self, before, said):
+        book = {Reported: self.accepted, Evaluated: self.evaluated}.get(type(said), {})
+        known = book.get((said.round, said.participant)) if book else None
+        return known == said and said.participant in self.here and not before.is_over()
 
     def count(self, before, said):
         book, phase = (
@@ -110,15 +119,7 @@ class Books:
         again = isinstance(said, Restarted)
         match effect:
             case Configure():
-                assert effect.round == len(self.commits) + 1
-                assert effect.model == self.models[effect.round - 1], "a round trains the model of the round before"
-                assert effect.model == (self.commits[-1].model if self.commits else self.plan.initial_model)
-                assert effect.deadline == self.session.deadline
-                assert effect.seeds == tuple(draw.training_seed(self.plan, effect.round, p) for p in effect.cohort)
-                if effect.round not in self.asked:
-                    self.asked[effect.round] = effect.cohort
-                    self.check_cohort(effect.cohort)
-                assert set(effect.cohort) <= set(self.asked[effect.round])
+                self.check_configure(said, effect)
             case Aggregate():
                 assert again or effect.round not in self.folded, "each round is aggregated once"
                 assert self.folded.setdefault(effect.round, effect) == effect
@@ -126,7 +127,7 @@ class Books:
             case AskEvaluation():
                 assert effect.model == self.models[effect.round]
                 assert set(effect.cohort) <= set(self.asked[effect.round])
-                assert effect.cohort
+                assert effect.cohort == ((said.participant,) if isinstance(said, Joined) else self.session.waits_for())
             case Discard():
                 self.check_discard(before, said, effect)
             case Commit():
@@ -146,6 +147,19 @@ class Books:
                 REACH[
                     f"failed: {effect.reason.split(':')[-2 if ':' in effect.reason else -1].strip()[:20]}"
                 ] += not again
+
+    def check_configure(self, said, effect):
+        assert effect.round == len(self.commits) + 1
+        assert effect.model == self.models[effect.round - 1], "a round trains the model of the round before"
+        assert effect.model == (self.commits[-1].model if self.commits else self.plan.initial_model)
+        assert effect.deadline == self.session.deadline
+        assert effect.seeds == tuple(draw.training_seed(self.plan, effect.round, p) for p in effect.cohort)
+        if effect.round not in self.asked:
+            self.asked[effect.round] = effect.cohort
+            self.check_cohort(effect.cohort)
+        elif isinstance(said, Joined):
+            assert effect.cohort == (said.participant,), "who comes back is asked again, alone"
+        assert set(effect.cohort) <= set(self.asked[effect.round])
 
     def check_ends_and_beginnings(self, before, said):
         """Selection ends when all are there or enough at the deadline; a session fails when there are too few."""

@@ -142,7 +142,9 @@ class Walk(Books, RuleBasedStateMachine):
     def restart(self):
         self.say(Restarted())
 
-    @precondition(lambda self: len(self.log) > 45)
+    @precondition(
+        lambda self: len(self.log) > 45 or (self.session.phase is Phase.AGGREGATION and len(self.commits) > 1)
+    )
     @rule()
     def stop(self):
         self.say(Stopped("enough"))
