@@ -191,7 +191,7 @@ class ProcessBackend:
         own = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"}
         if packages:
             own["PYTHONPATH"] = str(packages[0].parent)
-        base = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "TMPDIR": temporary, "LANG": "C.UTF-8"}
+        base = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(folder), "TMPDIR": temporary, "LANG": "C.UTF-8"}
         # A value that is a path of the job's folder is told as the job sees it.
         given = {
             name: re.sub(f"^{re.escape(str(spec.folder))}(?=/|$)", str(folder), value)

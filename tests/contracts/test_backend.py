@@ -357,7 +357,7 @@ def test_a_participant_has_no_network_but_its_socket(bwrapped, tmp_path):
             sockets=(tmp_path / "jobs/one/work/relay.sock",),
         )
         bind_in(spec.folder, relay)
-        answer = threading.Thread(target=greet, args=(relay,))
+        answer = threading.Thread(target=greet, args=(relay,), daemon=True)
         answer.start()
         handle = bwrapped.submit(spec)
         wait_over(bwrapped, handle)
@@ -417,3 +417,24 @@ def bind_in(folder, server):
     finally:
         os.close(fd)
     server.listen()
+
+
+@isolated
+def test_the_buyer_s_code_can_be_shut_in_once_more(bwrapped, tmp_path):
+    """As the participant does it: the inner sandbox sees the data and none of the job's secrets."""
+    spec = make_spec(
+        tmp_path,
+        """
+        import subprocess
+        from nevermined_fl.trainers import sandbox
+        for name in ("scratch", "inputs"):
+            (folder / name).mkdir()
+        (folder / "job.key").write_text("secret")
+        look = [sys.executable, "-c", "import os; print(sorted(os.listdir('" + str(folder) + "')))"]
+        command = sandbox.wrap(look, read_only=[folder / "inputs"], scratch=folder / "scratch")
+        print(sandbox.isolation(), subprocess.run(command, capture_output=True, text=True).stdout)
+        """,
+    )
+    handle = bwrapped.submit(spec)
+    wait_over(bwrapped, handle)
+    assert bwrapped.logs(handle).startswith(b"bubblewrap ['inputs', 'scratch']")

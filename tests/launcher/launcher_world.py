@@ -72,8 +72,9 @@ class TinyJobs:
 class Provider:
     """One provider: its folder, a gateway that stays, and a launcher that may be restarted."""
 
-    def __init__(self, world, account, home, *, isolated=False, **policy):
+    def __init__(self, world, account, home, *, isolated=False, tiny=True, **policy):
         self.world, self.account, self.home, self.isolated = world, account, home, isolated
+        self.wrap = TinyJobs if tiny else lambda backend: backend
         self.policy = {"buyers": ("*",), "allow_private_targets": True, "allow_no_isolation": True} | policy
         self.datasets = {}
         self.pace = PACE
@@ -101,13 +102,14 @@ class Provider:
         )
         mode = {} if self.isolated else {"bwrap": "", "allow_no_isolation": True}
         store = Store(self.home / "provider.sqlite")
+        self.processes = ProcessBackend(self.home / "jobs", hide=(self.home,), **mode)
         self.launcher = Launcher(
             settings=settings,
             account=self.account,
             chain=self.world.chain,
             metadata=self.metadata,
             metadata_url=METADATA_URL,
-            backend=TinyJobs(ProcessBackend(self.home / "jobs", hide=(self.home,), **mode)),
+            backend=self.wrap(self.processes),
             store=store,
             approvals=Approvals(self.home / "provider.sqlite"),
             content=Content(self.home / "content"),
@@ -124,7 +126,7 @@ class Provider:
             runner, self.runner = self.runner, None
             launcher, self.launcher = self.launcher, None
             await runner.cleanup()
-            launcher.backend.inner.close()
+            self.processes.close()
             launcher.store.close()
             launcher.approvals.close()
 
@@ -179,28 +181,28 @@ class Provider:
 class World:
     """The market: a session over two datasets, bought by one buyer."""
 
-    def __init__(self, folder, first_port, *, isolated=False):
+    def __init__(self, folder, first_port, *, trainer=TRAINER, initial=INITIAL, data=None, **options):
+        self.trainer, self.initial, self.data = trainer, initial, data or {}
         self.folder, self.first_port = folder, first_port
         self.chain, self.metadata = MemoryChain(), MemoryMetadata()
         self.chain.fund(BUYER.address, 1000)
-        self.cloud = Provider(self, CLOUD, folder / "cloud", isolated=isolated)
-        self.hospital = Provider(self, HOSPITAL, folder / "hospital", isolated=isolated)
-        self.clinic = Provider(self, CLINIC, folder / "clinic", isolated=isolated)
+        self.cloud = Provider(self, CLOUD, folder / "cloud", **options)
+        self.hospital = Provider(self, HOSPITAL, folder / "hospital", **options)
+        self.clinic = Provider(self, CLINIC, folder / "clinic", **options)
         self.providers = (self.cloud, self.hospital, self.clinic)
         self.made = 0
 
     async def open(self):
         for provider in self.providers:
             await provider.open()
-        self.cloud.launcher.content.add(self.write("initial.safetensors", INITIAL))
-        self.trainer = self.write("algorithm.py", TRAINER)
-        self.hosted = {0: TRAINER, 1: INITIAL}
+        self.cloud.launcher.content.add(self.write("initial.safetensors", self.initial))
+        self.hosted = {0: self.trainer, 1: self.initial}
         self.compute = self.publish(CLOUD, assets.build_compute, self.terms(self.cloud, inbound=True), self.cloud)
         for provider in (self.hospital, self.clinic):
             await self.add_dataset(provider)
         self.members = tuple(sorted([self.hospital.did, self.clinic.did]))
         # Hosted by the cloud's gateway, where the buyer uploaded it.
-        files = [entry("algorithm.py", TRAINER), entry("initial.safetensors", INITIAL)]
+        files = [entry("algorithm.py", self.trainer), entry("initial.safetensors", self.initial)]
         self.algorithm = self.publish_ddo(
             BUYER,
             assets.build_algorithm(
@@ -209,26 +211,27 @@ class World:
         )
         for provider in self.providers:
             self.chain.grant_permission(BUYER, self.algorithm, provider.account.address)
-            provider.launcher.approvals.approve(sha256_bytes(TRAINER))
+            provider.launcher.approvals.approve(sha256_bytes(self.trainer))
 
     async def add_dataset(self, provider):
         data = provider.home / "data" / "rows.csv"
         data.parent.mkdir()
-        data.write_text(f"x\n{len(provider.home.name)}\n")
+        data.write_text(self.data.get(provider.home.name, f"x\n{len(provider.home.name)}\n"))
+        rows = len(data.read_text().splitlines()) - 1
         ddo = assets.build_dataset(
             self.who(provider.account),
             self.about(),
             gateway_url=provider.gateway_url,
             terms=self.terms(provider),
             files=[entry("rows.csv", data.read_bytes())],
-            schema=assets.Schema((assets.Column("x", "int64"),), 1),
+            schema=assets.Schema((assets.Column("x", "int64"),), rows),
         )
         provider.did = self.publish_ddo(provider.account, ddo)
         provider.datasets[provider.did] = "data/rows.csv"
 
-    def begin_session(self, *, timeout=TIMEOUT, **hyperparameters):
+    def begin_session(self, *, timeout=TIMEOUT, plan=None, **hyperparameters):
         """Publish session and workflow, and buy everything."""
-        plan = Plan(
+        plan = plan or Plan(
             members=self.members,
             rounds=2,
             min_participants=2,
