@@ -62,6 +62,7 @@ def test_equal_models_are_equal_bytes_whatever_the_order_layout_and_byte_order()
     assert codec.dump(other) == codec.dump(MODEL)
 
 
+@settings(max_examples=60)
 @given(models)
 def test_the_bytes_are_the_librarys(model):
     raw = codec.dump(model)
@@ -70,6 +71,7 @@ def test_the_bytes_are_the_librarys(model):
     assert codec.file_size(codec.schema_of(model)) == len(raw)
 
 
+@settings(max_examples=60)
 @given(models)
 def test_reading_back_gives_the_same_bits(model):
     for back in (codec.load(codec.dump(model)), library.load(codec.dump(model))):
@@ -79,6 +81,7 @@ def test_reading_back_gives_the_same_bits(model):
             assert back[name].tobytes() == array.tobytes()
 
 
+@settings(max_examples=60)
 @given(models)
 def test_runs_cover_the_data_and_never_mix_dtypes(model):
     schema = codec.schema_of(model)
