@@ -25,6 +25,7 @@ __all__ = ["app", "command", "main"]
 DEBUG_VARIABLE = "NEVERMINED_FL_DEBUG"
 # typer does not export the base of its usage errors, only this subclass of it.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_INTERRUPTED = 130
 _MODULES = ("story", "network", "market", "publish", "purchase", "jobs", "providers", "keys")
 
 app = typer.Typer(
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(words: list[str], out: Output) -> int:
     for name in _MODULES:
         import_module(f"nevermined_fl.cli.{name}")
+    code: int = 1
     try:
         code = app(args=words, prog_name="nevermined-fl", standalone_mode=False)
     except _UsageError as error:
@@ -61,16 +63,18 @@ def _run(words: list[str], out: Output) -> int:
     except NeverminedFLError as error:
         out.error(type(error).__name__, error.message, hint=error.hint)
     except (KeyboardInterrupt, typer.Abort):
-        out.error("Interrupted", "interrupted")
-        return 130
+        code = _INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not complain about it once more while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except Exception as error:  # noqa: BLE001  a bug of ours: one sentence for users, the traceback for developers
         _bug(error, out)
     else:
-        return code if isinstance(code, int) else 0
-    return 1
+        code = code if isinstance(code, int) else 0
+    if code == _INTERRUPTED:
+        # typer answers Ctrl-C with this code and not a word.
+        out.error("Interrupted", "interrupted")
+    return code
 
 
 def _usage(error: Exception, out: Output) -> int:

@@ -21,7 +21,7 @@ from nevermined_fl.devnet.watch import ParticipantWatch
 from nevermined_fl.errors import BackendError, NotFound
 from nevermined_fl.marketplace.data_scientist import DataScientist
 from nevermined_fl.marketplace.publishing import PlanSettings
-from nevermined_fl.marketplace.running import start_when_approved, wait_settled
+from nevermined_fl.marketplace.running import wait_approved, wait_settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,14 +141,16 @@ class Demo:
         before = buyer.balance()
         with self._step("prepare", "the data scientist finds them, publishes algorithm, session and workflow"):
             session = self._prepare(buyer, cast, table, split)
+        with self._step("review", "data providers read the algorithm and approve it"):
+            cast.approve(session.algorithm.digest())
+            wait_approved(buyer, session.workflow, patience=_APPROVAL_PATIENCE)
         with self._step("order", "compute is bought: agreements, and tokens into escrow"):
             self.quote = buyer.quote(session.did)
             agreements = buyer.order_all(session.did)
         assets_before = _assets(buyer)
         with ExitStack() as stack:
             watch = stack.enter_context(ParticipantWatch(state.pid))
-            with self._step("start", "providers approve the algorithm; gateways check on chain and start the jobs"):
-                cast.approve(session.algorithm.digest())
+            with self._step("start", "gateways check on chain, launchers start the jobs"):
                 self._start(buyer, session, agreements)
             comparison = self._compare(cast, split, table, session)
             with self._step("train", f"{options_text(self.options)}: selection, rounds, evaluation, publishing"):
@@ -214,7 +216,7 @@ class Demo:
     def _start(self, buyer: DataScientist, session: _Session, agreements: dict[str, str]) -> None:
         for did, agreement in agreements.items():
             workflow = session.workflow if did in session.plan.members else session.did
-            start_when_approved(buyer, agreement, workflow=workflow, patience=_APPROVAL_PATIENCE)
+            buyer.start(agreement, workflow=workflow)
 
     def _compare(self, cast: Cast, split: Split, table: Table, session: _Session) -> Future[Comparison]:
         folder = self.options.home.resolve() / "comparison"

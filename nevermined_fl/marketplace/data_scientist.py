@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nevermined_fl import assets
 from nevermined_fl.errors import NotFound, SessionFailed, SettingsError
 from nevermined_fl.marketplace import publishing, purchase, results
-from nevermined_fl.marketplace.market import open_market
+from nevermined_fl.marketplace.market import Market, open_market
 from nevermined_fl.marketplace.publishing import PlanSettings
 
 if TYPE_CHECKING:
@@ -65,6 +65,13 @@ class DataScientist:
         name: str = "",
     ) -> None:
         self.market = open_market(key, network, password_file=password_file, name=name)
+
+    @classmethod
+    def over(cls, market: Market) -> DataScientist:
+        """A buyer over connections that are there already."""
+        found = cls.__new__(cls)
+        found.market = market
+        return found
 
     @property
     def address(self) -> str:

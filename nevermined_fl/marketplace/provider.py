@@ -18,7 +18,7 @@ from nevermined_fl.launcher.store import Store
 from nevermined_fl.marketplace.datasets import describe
 from nevermined_fl.marketplace.market import open_market
 from nevermined_fl.marketplace.provider_home import create_home, enlist_dataset
-from nevermined_fl.settings import ProviderSettings, load_provider
+from nevermined_fl.settings import ProviderSettings, load_network, load_provider
 
 if TYPE_CHECKING:
     from nevermined_fl.launcher.approvals import Approval
@@ -53,7 +53,11 @@ class Provider:
             network: path of network.json.
             password: protects the key; a random one when empty.
             settings: further settings of :class:`ProviderSettings`.
+
+        Raises:
+            SettingsError: there is a provider already, or no such network.
         """
+        load_network(network)
         folder = Path(home).resolve()
         found = os.path.relpath(Path(network).resolve(), folder)
         create_home(ProviderSettings(home=folder, name=name, network=found, **settings), password=password)

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from nevermined_fl import assets
-from nevermined_fl.errors import InvalidRequest, NotFound, SettingsError
+from nevermined_fl.errors import ChainError, InvalidRequest, NotFound, SettingsError
 from nevermined_fl.marketplace.quote import Position, Quote, timeout_blocks
 from nevermined_fl.ports import ConditionState
 from nevermined_fl.session.plan import Plan
@@ -86,7 +86,11 @@ def order(market: Market, did: str, plan: Plan) -> str:
         )
     else:
         logger.info("agreement %s was created before and is not paid: paying it", agreement)
-    market.chain.lock_payment(market.account, agreement, did=did, amounts=terms.amounts, receivers=terms.receivers)
+    try:
+        market.chain.lock_payment(market.account, agreement, did=did, amounts=terms.amounts, receivers=terms.receivers)
+    except ChainError as error:
+        message = f"agreement {agreement} is made but not paid: {error.message}"
+        raise ChainError(message, reverted=error.reverted, hint="order again: it will be paid then") from error
     return agreement
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nevermined_fl.marketplace.data_scientist import DataScientist
     from nevermined_fl.marketplace.results import Fetched, Payment
 
-__all__ = ["Outcome", "Receipt", "run", "start_when_approved", "wait_settled"]
+__all__ = ["Outcome", "Receipt", "run", "wait_approved", "wait_settled"]
 
 _REVIEW_PAUSE = 2.0
 _REVIEW_PATIENCE = 24 * 3600.0
@@ -84,26 +84,32 @@ def run(
     return steps.finish()
 
 
-def start_when_approved(
+def wait_approved(
     buyer: DataScientist,
-    agreement: str,
-    *,
     workflow: str,
+    *,
     progress: Callable[[str], None] = lambda _: None,
     patience: float = _REVIEW_PATIENCE,
-) -> str:
-    """Start an execution, waiting while its provider has not approved the algorithm; the execution's id."""
-    deadline = time.monotonic() + patience
-    told = False
+) -> None:
+    """Wait until every data provider of a workflow has approved its algorithm: before any money is locked.
+
+    Raises:
+        PermissionDenied: a provider refuses the algorithm, or has not decided within ``patience`` seconds.
+    """
+    deadline, told = time.monotonic() + patience, ""
     while True:
-        try:
-            return buyer.start(agreement, workflow=workflow)
-        except PermissionDenied as error:
-            if error.check != "algorithm_approved" or time.monotonic() > deadline:
-                raise
-        if not told:
-            progress(f"waiting until the provider of agreement {agreement} has approved the algorithm")
-            told = True
+        states = {did: str(answer.get("state")) for did, answer in buyer.request_review(workflow).items()}
+        missing = [did for did, state in states.items() if state != "approved"]
+        if not missing:
+            return
+        if refused := [did for did in missing if states[did] == "revoked"]:
+            raise PermissionDenied(f"the provider of {refused[0]} refuses the algorithm", check="algorithm_approved")
+        if time.monotonic() > deadline:
+            raise PermissionDenied(f"the provider of {missing[0]} has not decided yet", check="algorithm_approved")
+        line = f"waiting until the providers of {', '.join(missing)} have approved the algorithm"
+        if line != told:
+            progress(line)
+        told = line
         time.sleep(_REVIEW_PAUSE)
 
 
@@ -135,10 +141,11 @@ class _Steps:
             self._progress("publish the participants' workflow")
             workflow = self._buyer.publish_workflow(self._receipt.session, algorithm=self._receipt.algorithm)
             self._note(workflow=workflow)
-            self._buyer.request_review(workflow)
 
     def buy(self) -> None:
         missing = [did for did in self._wanted() if did not in self._receipt.agreements]
+        if missing:
+            wait_approved(self._buyer, self._receipt.workflow, progress=self._progress)
         quote = self._buyer.quote(self._receipt.session)
         due = sum(position.price for position in quote.positions if position.did in missing)
         if due > quote.balance:
@@ -155,7 +162,7 @@ class _Steps:
             self._progress(f"start {did}")
             workflow = self._receipt.session if did == self._file.compute else self._receipt.workflow
             agreement = self._receipt.agreements[did]
-            execution = start_when_approved(self._buyer, agreement, workflow=workflow, progress=self._progress)
+            execution = self._buyer.start(agreement, workflow=workflow)
             self._note(executions=self._receipt.executions | {did: execution})
 
     def finish(self) -> Outcome:

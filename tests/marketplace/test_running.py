@@ -1,0 +1,41 @@
+"""run: what the receipt lists is not done twice."""
+
+import json
+
+import pytest
+
+from nevermined_fl.errors import PermissionDenied, SettingsError
+from nevermined_fl.marketplace.running import Receipt, wait_approved
+
+
+def test_a_receipt_remembers_and_an_absent_one_is_empty(tmp_path):
+    path = tmp_path / "session.receipt.json"
+    assert Receipt.load(path) == Receipt()
+    kept = Receipt(algorithm="a", session="s", agreements={"d": "0x1"}).save(path)
+    assert Receipt.load(path) == kept
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"algorithm": "a"})])
+def test_a_file_that_is_no_receipt_is_refused_instead_of_bought_again(tmp_path, text):
+    path = tmp_path / "session.receipt.json"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match="is no receipt"):
+        Receipt.load(path)
+
+
+class Asked:
+    """A buyer whose providers decide as listed."""
+
+    def __init__(self, *answers):
+        self._answers = list(answers)
+
+    def request_review(self, _):
+        return {did: {"state": state} for did, state in self._answers.pop(0).items()}
+
+
+def test_a_refusal_or_silence_of_a_provider_comes_before_any_payment():
+    with pytest.raises(PermissionDenied, match="provider of b refuses"):
+        wait_approved(Asked({"a": "approved", "b": "revoked"}), "w")
+    with pytest.raises(PermissionDenied, match="provider of a has not decided"):
+        wait_approved(Asked({"a": "pending"}), "w", patience=0)
+    wait_approved(Asked({"a": "approved"}), "w", patience=0)
