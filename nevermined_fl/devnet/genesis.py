@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from nevermined_fl.devnet.contracts import deploy, development_owner, fund
 from nevermined_fl.devnet.home import Home
-from nevermined_fl.errors import ChainError
+from nevermined_fl.errors import ChainError, NeverminedFLError
 from nevermined_fl.keys import load_account, read_password
 from nevermined_fl.marketplace.provider_home import create_home, create_key
 from nevermined_fl.settings import (
@@ -48,7 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", required=True, type=Path)
     home = Home.at(parser.parse_args(arguments).home)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    state = home.load()
+    try:
+        _make(home, home.load())
+    except NeverminedFLError as error:
+        # The supervisor shows the end of this log to the user, who needs no traceback.
+        logger.error("%s%s", error.message, f" ({error.hint})" if error.hint else "")  # noqa: TRY400  as said above
+        return 1
+    return 0
+
+
+def _make(home: Home, state: State) -> None:
     network = _deploy(state)
     save_network(network, home.network_file)
     create_key(home.data_scientist, "key.json", "password", fast=True)
@@ -56,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         create_home(_settings(entry, home, state), fast_key=True)
     _fund(network, home, state)
     logger.info("contracts deployed, %d providers and a data scientist funded", len(state.providers))
-    return 0
 
 
 def _deploy(state: State) -> Network:
