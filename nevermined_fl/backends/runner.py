@@ -18,6 +18,7 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,19 @@ def main() -> int:
     """Run the ordered job; the exit code is the job's, 128 + signal when it was killed."""
     order = _read_order()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    wakeup, wakeup_write = os.pipe()
+    os.set_blocking(wakeup, False)
+    os.set_blocking(wakeup_write, False)
     signal.set_wakeup_fd(wakeup_write)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     output = _Output(Path(order["output"]), order["output_bytes"])
-    reader, writer = os.pipe2(os.O_CLOEXEC)
+    reader, writer = os.pipe()
     child = _spawn(order, writer)
     os.close(writer)
     os.set_blocking(reader, False)
     code = _attend(child, reader, wakeup, output, order)
-    _kill_all()
+    _kill_all(child)
     output.drain(reader)
     return code
 
@@ -162,24 +165,36 @@ def _descendants() -> list[int]:
     found: list[int] = []
     pending = [os.getpid()]
     while pending:
-        for task in Path(f"/proc/{pending.pop()}/task").glob("*/children"):
-            try:
-                children = [int(pid) for pid in task.read_text().split()]
-            except OSError:
-                continue
-            found += children
-            pending += children
+        children = _children(pending.pop())
+        found += children
+        pending += children
     return found
 
 
-def _kill_all() -> None:
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task")
+    if Path(f"/proc/self/task/{os.getpid()}/children").exists():
+        return [int(child) for path in tasks.glob("*/children") for child in _read(path).split()]
+    # A kernel without CONFIG_PROC_CHILDREN: ask every process for its parent.
+    stats = [_read(path) for path in Path("/proc").glob("[0-9]*/stat")]
+    return [int(stat.split(" ", 1)[0]) for stat in stats if stat.rpartition(")")[2].split()[1:2] == [str(pid)]]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # it ended
+        return ""
+
+
+def _kill_all(child: int) -> None:
     """Kill until nobody is left: as the subreaper, every orphan becomes a child of ours."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
     while True:
         for pid in _descendants():
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:

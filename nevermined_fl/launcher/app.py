@@ -134,7 +134,10 @@ async def _init(request: web.Request) -> web.Response:
 
 
 async def _list(request: web.Request) -> web.Response:
-    return web.json_response([job.id for job in request.app[LAUNCHER].store.all()])
+    """Ids of all executions, or of those of one agreement."""
+    store, agreement = request.app[LAUNCHER].store, request.query.get("agreement")
+    jobs = store.all() if agreement is None else store.of_agreement(agreement.lower())
+    return web.json_response([job.id for job in jobs])
 
 
 async def _info(request: web.Request) -> web.Response:

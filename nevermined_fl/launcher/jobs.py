@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl.errors import Conflict
@@ -14,6 +15,7 @@ from nevermined_fl.launcher.participant_job import run_participant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from nevermined_fl.launcher.launcher import Launcher
     from nevermined_fl.launcher.store import Job
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Jobs"]
 
 logger = logging.getLogger(__name__)
+_KEPT = frozenset({"events.jsonl", "job.json", "journal.sqlite", "journal.sqlite-wal"})
 _KINDS = {"participant": run_participant, "coordinator": run_coordinator}
 
 
@@ -95,3 +98,14 @@ class Jobs:
         finally:
             self._limits.pop(job.id, None)
             self._tasks.pop(job.id, None)
+            if self._launcher.store.get(job.id).finished is not None:
+                _tidy(self._launcher.work(job.id))
+
+
+def _tidy(work: Path) -> None:
+    """Leave no data, keys or models in the folder of a job that is over; what tells how it went stays."""
+    for path in work.glob("*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name not in _KEPT:
+            path.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ class Records:
         self._store = store
         self._account = account
         self._clock = clock
-        self._news: dict[str, asyncio.Event] = {}
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
 
     def issue(self, session: str, *, valid: float, **fields: Any) -> SessionRecord:
         """Sign and keep the next record, and wake whoever waits for it."""
@@ -37,7 +37,9 @@ class Records:
         seq = kept[0] + 1 if kept else 1
         record = SessionRecord(session=session, seq=seq, issued=now, expires=now + valid, **fields)
         self._store.keep_record(session, record.seq, record.sign(self._account))
-        self._news.pop(session, asyncio.Event()).set()
+        for waiter in self._waiting.pop(session, ()):
+            if not waiter.done():
+                waiter.set_result(None)
         return record
 
     def last(self, session: str) -> SessionRecord | None:
@@ -61,14 +63,23 @@ class Records:
             last = self._store.record(session)
             if last and last[0] > after:
                 return last
-            news = self._news.setdefault(session, asyncio.Event())
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await news.wait()
-            except TimeoutError:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
                 break
+            await self._news(session, left)
         if last is None:
-            # Anybody may ask about any DID: forget those that are none of ours.
-            self._news.pop(session, None)
             raise NotFound(f"no record of {session} here", check="record_exists")
         return None
+
+    async def _news(self, session: str, seconds: float) -> None:
+        """Return when a record is issued, or time is up."""
+        waiter = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(session, set())
+        waiting.add(waiter)
+        try:
+            await asyncio.wait({waiter}, timeout=seconds)
+        finally:
+            waiting.discard(waiter)
+            # Anybody may ask about any DID: nothing is kept of those that are none of ours.
+            if not waiting and self._waiting.get(session) is waiting:
+                del self._waiting[session]

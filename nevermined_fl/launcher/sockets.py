@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 __all__ = ["bind_unix"]
 
@@ -16,9 +13,10 @@ def bind_unix(path: Path) -> socket.socket:
     """A socket bound at ``path``, 0600, in place of what a process that died left there."""
     path.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        server.bind(f"/proc/self/fd/{folder}/{path.name}")
+        short = f"/proc/self/fd/{folder}/{path.name}"  # Linux alone has it
+        server.bind(short if Path(f"/proc/self/fd/{folder}").is_dir() else str(path))
         path.chmod(0o600)
     except OSError:
         server.close()

@@ -109,7 +109,6 @@ def _meant(ip: IPv4Address | IPv6Address) -> Iterator[IPv4Address | IPv6Address]
 def _judge(ip: IPv4Address | IPv6Address, *, private: bool) -> bool:
     if ip in _METADATA or ip.is_multicast or ip.is_unspecified or ip == IPv4Address("255.255.255.255"):
         return False
-    if ip.is_global and not ip.is_reserved:
-        return True
-    nat = isinstance(ip, IPv6Address) and any(ip in network for network in _NAT64)
-    return nat or (private and (ip.is_private or ip.is_loopback or ip.is_link_local))
+    # A translated address (NAT64) is no place of its own; what it stands for is judged beside it.
+    translated = isinstance(ip, IPv6Address) and any(ip in network for network in _NAT64)
+    return private or translated or (ip.is_global and not ip.is_reserved)

@@ -86,6 +86,9 @@ async def test_the_compute_api_is_as_upstream(world):
     world.begin_session()
     job = await world.begin(world.hospital)
     assert (await world.hospital.ask("GET", f"{COMPUTE}/list")) == (200, [job])
+    agreement = world.agreements[world.hospital.account.address]
+    assert (await world.hospital.ask("GET", f"{COMPUTE}/list", params={"agreement": agreement})) == (200, [job])
+    assert (await world.hospital.ask("GET", f"{COMPUTE}/list", params={"agreement": "0x1"})) == (200, [])
     _, info = await world.hospital.ask("GET", f"{COMPUTE}/info/{job}")
     assert (info["agreement"], info["consumer"]) == (world.agreements[world.hospital.account.address], BUYER.address)
     assert info["workflowDid"] == world.workflow

@@ -25,9 +25,8 @@ async def watching(world):
 
     def put(jws, seq):
         world.cloud.launcher.store.keep_record(world.session, seq, jws)
-        for event in world.cloud.launcher.records._news.values():
-            event.set()
-        world.cloud.launcher.records._news.clear()
+        for waiter in set().union(*world.cloud.launcher.records._waiting.values()):
+            waiter.set_result(None)
 
     return world, watch, put
 
@@ -99,10 +98,20 @@ async def test_whoever_waits_is_woken(world):
     assert (await world.cloud.ask("GET", path))[0] == 200
 
 
+async def test_a_poll_that_gives_up_leaves_the_others_waiting(world):
+    world.begin_session()
+    path = f"/fl/sessions/{world.session}/record"
+    asking = asyncio.ensure_future(world.cloud.ask("GET", path, params={"wait": "20"}))
+    await asyncio.wait({asking}, timeout=0.2)
+    assert (await world.cloud.ask("GET", path, params={"wait": "0.01"}))[0] == 404
+    world.cloud.launcher.records.issue(world.session, valid=60, phase="selection")
+    assert (await asyncio.wait_for(asking, 5))[0] == 200
+
+
 async def test_a_session_of_nobody(world):
     status, body = await world.cloud.ask("GET", "/fl/sessions/did:nv:" + "66" * 32 + "/record", params={"wait": "0.01"})
     assert (status, body["check"]) == (404, "record_exists")
-    assert world.cloud.launcher.records._news == {}
+    assert world.cloud.launcher.records._waiting == {}
 
 
 @pytest.mark.parametrize("query", [{"after": "x"}, {"wait": "-1"}, {"wait": "nan"}, {"after": "1e400"}])

@@ -16,9 +16,13 @@ async def test_a_waiting_participant_waits_on(world):
     await world.hospital.stop()
     await world.hospital.start()
     assert (await world.hospital.status(job))["status"] == "Pending"
+    await world.hospital.reach(job, "waiting")
+    assert (world.hospital.launcher.work(job) / "job.key").read_text() == key
     await world.run(world.cloud, world.clinic)
     assert (await world.hospital.wait(job))["payment"] == "paid"
-    assert (world.hospital.launcher.work(job) / "job.key").read_text() == key
+    # No data and no key stay behind.
+    left = {path.name for path in world.hospital.launcher.work(job).iterdir()}
+    assert left == {"job.json", "events.jsonl"}
 
 
 async def test_a_running_coordinator_keeps_port_and_certificate(world):
@@ -28,11 +32,12 @@ async def test_a_running_coordinator_keeps_port_and_certificate(world):
     before = world.cloud.launcher.store.get(job).port, ensure_certificate(world.cloud.launcher.work(job), "127.0.0.1")
     await world.cloud.stop()
     await world.cloud.start()
+    await world.cloud.reach(job, "running")
+    after = world.cloud.launcher.store.get(job).port, ensure_certificate(world.cloud.launcher.work(job), "127.0.0.1")
+    assert after == before
     statuses = await world.run(world.hospital, world.clinic)
     assert {s["payment"] for s in statuses} == {"paid"}
     assert (await world.cloud.wait(job))["status"] == "Succeeded"
-    after = world.cloud.launcher.store.get(job).port, ensure_certificate(world.cloud.launcher.work(job), "127.0.0.1")
-    assert after == before
 
 
 async def test_a_running_participant_joins_again(world):

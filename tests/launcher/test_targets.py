@@ -34,8 +34,7 @@ PUBLIC = ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:93.184.
 @pytest.mark.parametrize("address", PRIVATE)
 def test_private_addresses_are_for_those_who_allow_them(address):
     assert not is_allowed(address, private=False)
-    if address != "100.64.0.1":  # shared between carriers: neither global nor private
-        assert is_allowed(address, private=True)
+    assert is_allowed(address, private=True)
 
 
 @pytest.mark.parametrize("address", NEVER)
