@@ -24,6 +24,8 @@ from nevermined_fl.settings import ProviderSettings, load_network, load_provider
 
 __all__ = ["main", "open_launcher"]
 
+logger = logging.getLogger(__name__)
+
 
 def open_launcher(settings: ProviderSettings) -> Launcher:
     """The launcher of a provider's data folder.
@@ -65,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error.message}\n{error.hint}\n")
         return 2
     host, port = settings.launcher.host, settings.launcher.port
+    logger.info("launcher of %s at %s", settings.name, settings.launcher_url())
     web.run_app(application, host=host, port=port, access_log=None, print=None, shutdown_timeout=2)
     return 0
 
