@@ -31,7 +31,7 @@ def accept(launcher: Launcher, body: Mapping[str, Any]) -> Job:
 
     Raises:
         RequestError: ``check`` is one of permissions.CHECKS, or buyer_allowed, image_allowed, dataset_here,
-            algorithm_approved, initial_model_named, agreement_spent, one_live_execution, one_live_session.
+            algorithm_approved, initial_model_here, agreement_spent, one_live_execution, one_live_session.
         TransportError: the chain or the metadata API did not answer.
     """
     agreement, workflow = _text(body, "serviceAgreementId").lower(), body.get("workflow")
@@ -156,25 +156,16 @@ def _participant(launcher: Launcher, grant: Grant) -> tuple[RemoteFile, int]:
 
 
 def _coordinator(launcher: Launcher, grant: Grant) -> tuple[RemoteFile, int]:
+    """The initial model, which the buyer uploaded to this provider's gateway: a session names no algorithm."""
     digest = grant.plan.initial_model
-    if launcher.content.has(digest):
-        size = launcher.content.path(digest).stat().st_size
-        return RemoteFile(did="", index=0, gateway="", digest=digest, size=size), 0
-    ddo = launcher.metadata.resolve(grant.session_did)
-    algorithm = ddo["service"][0]["attributes"]["main"]["session"].get("algorithm")
-    if not isinstance(algorithm, str):
+    if not launcher.content.has(digest):
         raise InvalidRequest(
-            f"the initial model {digest} was not uploaded here, and the session names no algorithm that has it",
-            check="initial_model_named",
+            f"the plan's initial model {digest} was not uploaded here",
+            check="initial_model_here",
             hint="upload it to this gateway",
         )
-    _, initial = _algorithm(launcher, algorithm)
-    if initial.digest != digest:
-        raise InvalidRequest(
-            f"the plan starts from {digest}; the algorithm's initial model is {initial.digest}",
-            check="initial_model_named",
-        )
-    return initial, 0
+    size = launcher.content.path(digest).stat().st_size
+    return RemoteFile(did=grant.session_did, index=0, gateway="", digest=digest, size=size), 0
 
 
 def _algorithm(launcher: Launcher, did: str) -> tuple[RemoteFile, RemoteFile]:

@@ -77,7 +77,7 @@ async def test_permissions_are_asked_here_too(world):
 async def test_a_session_whose_initial_model_nobody_has(world):
     (world.cloud.home / "content" / sha256_bytes(b"initial model").removeprefix("sha256:")).unlink()
     world.begin_session()
-    assert await refused(world.cloud, world.agreements[CLOUD.address], world.session) == (400, "initial_model_named")
+    assert await refused(world.cloud, world.agreements[CLOUD.address], world.session) == (400, "initial_model_here")
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"serviceAgreementId": 7}', b"[" * 100_000])
