@@ -33,11 +33,11 @@ def children_of(pid: int) -> tuple[int, ...]:
     return tuple(child for child, parent in _parents().items() if parent == pid)
 
 
-def descendants(pid: int) -> tuple[int, ...]:
-    """Pids below ``pid``, parents before children."""
+def descendants(*pids: int) -> tuple[int, ...]:
+    """Pids below any of ``pids``, parents before children."""
     parents = _parents()
     found: list[int] = []
-    front = {pid}
+    front = set(pids)
     while front:
         front = {child for child, parent in parents.items() if parent in front}
         found += sorted(front)

@@ -45,6 +45,6 @@ class ParticipantWatch:
     def _watch(self) -> None:
         while not self._over.wait(_PAUSE):
             pids = [pid for pid in descendants(self._supervisor) if _MARK in command_line(pid)]
-            below = {pid for root in pids for pid in (root, *descendants(root))}
+            below = {*pids, *descendants(*pids)}
             self._seen |= below
             self.listening = max(self.listening, sum(listening_sockets(pid) for pid in below))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nevermined_fl import assets
 from nevermined_fl.errors import PermissionDenied, SettingsError
-from nevermined_fl.files import write_json
+from nevermined_fl.files import sha256_bytes, write_json
 from nevermined_fl.marketplace.publishing import prepare_algorithm
 from nevermined_fl.marketplace.session_file import SessionFile, load_session
 
@@ -33,8 +33,12 @@ _SETTLEMENT_PATIENCE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What is done so far; agreements and executions by the DID that was bought."""
+    """What is done so far; agreements and executions by the DID that was bought.
 
+    ``declared`` is the digest of what the session file and the algorithm said when the first step was done.
+    """
+
+    declared: str = ""
     algorithm: str = ""
     session: str = ""
     workflow: str = ""
@@ -125,6 +129,30 @@ def wait_settled(
         time.sleep(0.3)
 
 
+def _receipt(file: SessionFile) -> Receipt:
+    """What is done of ``file``.
+
+    Raises:
+        SettingsError: the receipt is of what the file said before it was changed.
+    """
+    found = Receipt.load(file.receipt)
+    declared = _declared(file)
+    if found.declared not in {"", declared}:
+        raise SettingsError(
+            f"session or algorithm have changed since {file.receipt} was begun",
+            hint="move the receipt away to start anew, or change them back to go on",
+        )
+    return replace(found, declared=declared)
+
+
+def _declared(file: SessionFile) -> str:
+    try:
+        source = file.algorithm.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"algorithm {file.algorithm} cannot be read: {error.strerror}") from error
+    return sha256_bytes(repr((file.datasets, file.compute, file.settings)).encode() + source)
+
+
 class _Steps:
     """The steps over one receipt."""
 
@@ -132,7 +160,7 @@ class _Steps:
         self._buyer = buyer
         self._file = file
         self._progress = progress
-        self._receipt = Receipt.load(file.receipt)
+        self._receipt = _receipt(file)
 
     def publish(self) -> None:
         if not self._receipt.session:

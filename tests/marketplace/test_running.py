@@ -5,7 +5,8 @@ import json
 import pytest
 
 from nevermined_fl.errors import PermissionDenied, SettingsError
-from nevermined_fl.marketplace.running import Receipt, wait_approved
+from nevermined_fl.marketplace.running import Receipt, run, wait_approved
+from nevermined_fl.marketplace.session_file import load_session
 
 
 def test_a_receipt_remembers_and_an_absent_one_is_empty(tmp_path):
@@ -39,3 +40,18 @@ def test_a_refusal_or_silence_of_a_provider_comes_before_any_payment():
     with pytest.raises(PermissionDenied, match="provider of a has not decided"):
         wait_approved(Asked({"a": "pending"}), "w", patience=0)
     wait_approved(Asked({"a": "approved"}), "w", patience=0)
+
+
+def test_a_receipt_is_not_applied_to_what_the_file_did_not_say_then(tmp_path):
+    did = "did:nv:" + "ab" * 32
+    (tmp_path / "a.py").write_text("one")
+    text = f'[session]\ndatasets = ["{did}"]\ncompute = "{did}"\nrounds = 3\n[algorithm]\nfile = "a.py"\n'
+    (tmp_path / "s.toml").write_text(text)
+    file = load_session(tmp_path / "s.toml")
+    Receipt(declared="sha256:" + "0" * 64, session=did).save(file.receipt)
+    with pytest.raises(SettingsError, match="have changed since") as refused:
+        run(None, file)
+    assert "start anew" in refused.value.hint
+    (tmp_path / "a.py").unlink()
+    with pytest.raises(SettingsError, match="cannot be read"):
+        run(None, file)
