@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from nevermined_fl import recursion
 from nevermined_fl.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class KeyFile:
         """
         from eth_keyfile.keyfile import create_keyfile_json  # noqa: PLC0415  2 s that the images do not need
 
+        recursion.bound()
         account = account or KeyAccount.create()
         cost = {"kdf": "pbkdf2", "iterations": _FAST_ITERATIONS} if fast else {"kdf": "scrypt"}
         body = create_keyfile_json(account.secret, password.encode(), **cost)
@@ -97,6 +99,7 @@ def load_account(path: Path | str, password: str) -> KeyAccount:
     """
     from eth_keyfile.keyfile import decode_keyfile_json  # noqa: PLC0415  as above
 
+    recursion.bound()
     try:
         body = json.loads(Path(path).read_text())
         if body["version"] != 3:

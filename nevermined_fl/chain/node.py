@@ -26,8 +26,11 @@ from web3.exceptions import (
     Web3ValidationError,
 )
 
+from nevermined_fl import recursion
 from nevermined_fl.errors import ChainError, LocalProtocolError
 from nevermined_fl.keys import KeyAccount
+
+recursion.bound()
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,6 +17,8 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from nevermined_fl import recursion
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -79,6 +81,7 @@ def _live_and_exit(child: Child, log: Path, folder: Path, parent: int) -> NoRetu
 def _settle(log: Path, folder: Path, parent: int) -> None:
     os.setsid()
     die_with_parent(parent)
+    recursion.bound()  # the supervisor has imported py-evm for the chain's sake
     for sign in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(sign, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

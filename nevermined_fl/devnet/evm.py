@@ -7,9 +7,11 @@ idle chain grows by a block a second.
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from eth import EVM_RECURSION_LIMIT
 from eth.exceptions import Revert
 from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
@@ -59,6 +61,8 @@ class Evm:
     """A chain of our own. Not for several threads at once."""
 
     def __init__(self) -> None:
+        # Contracts may call each other 1024 deep; whoever forked us may have bounded that.
+        sys.setrecursionlimit(max(EVM_RECURSION_LIMIT, sys.getrecursionlimit()))
         self._backend = PyEVMBackend.from_mnemonic(MNEMONIC, hd_path="m/44'/60'/0'/0")
         self._chain = self._backend.chain
         # The class is made anew for each backend, so this is ours alone.
