@@ -40,6 +40,10 @@ def demo(
     result = story.run()
     _show_demo(out, story, result)
     out.result(result.to_json())
+    for text in result.shortcomings():
+        out.progress(f"NOT AS IT SHOULD BE: {text}")
+    if result.shortcomings():
+        raise typer.Exit(1)
 
 
 @command(app, "simulate", "nevermined-fl simulate algorithm.py --data a.csv --data b.csv --rounds 5")
@@ -119,9 +123,11 @@ def _show_demo(out: Output, story: "Demo", result: "Result") -> None:
     facts += [("replay gives the same bytes", "yes" if accuracy.replay_identical else "NO")]
     facts += [("listening sockets of participants", str(result.listening_participants))]
     facts += [("provenance edges", str(len(result.provenance))), ("fetched to", result.fetched_path)]
-    facts += [(f"DDO of the {name}", link) for name, link in story.links.items()]
     facts += [("picture", str(path)) for path in story.pictures]
     facts += [("seconds", ", ".join(f"{name} {value:.1f}" for name, value in result.seconds.items()))]
     out.table("", ("what", "value"), facts)
+    out.table(
+        "DDOs" if story.options.keep else "DDOs (demo --keep keeps them)", ("of", "link"), list(story.links.items())
+    )
     if story.options.keep:
-        out.say(f"the network runs on: nevermined-fl devnet down --home {story.options.home}")
+        out.say(f"the network runs on, until: nevermined-fl devnet down --home {story.options.home}")

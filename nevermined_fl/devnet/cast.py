@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from nevermined_fl.devnet.demo_data import write_csv
 from nevermined_fl.marketplace.provider import Provider
 
 if TYPE_CHECKING:
-    from nevermined_fl.devnet.demo_data import Split, Table
+    from nevermined_fl.devnet.demo_data import Floats, Split, Table
     from nevermined_fl.devnet.home import State
 
 __all__ = ["Cast", "Seller"]
@@ -18,6 +19,7 @@ __all__ = ["Cast", "Seller"]
 TOKEN = 10**18
 _COORDINATOR_PRICE = 5
 _FIRST_PRICE, _PRICE_STEP = 10, 3
+_INBOUND = "accepts inbound connections"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,6 @@ class Seller:
     provider: Provider
     did: str
     file: Path
-    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +43,14 @@ class Cast:
     @classmethod
     def publish(cls, state: State, table: Table, split: Split) -> Cast:
         """Let every provider publish what it has; prices differ, so that no sum comes out right by accident."""
-        compute = Provider(next(entry.home for entry in state.providers if entry.kind == "compute"))
-        compute_did = compute.publish_compute(
-            price=_COORDINATOR_PRICE * TOKEN, name="coordinators on demand", description="accepts inbound connections"
-        )
-        sellers = []
-        homes = [entry for entry in state.providers if entry.kind == "data"]
-        for number, (entry, rows) in enumerate(zip(homes, split.parts, strict=True)):
-            provider = Provider(entry.home)
-            file = write_csv(Path(entry.home) / "data" / f"{table.name}.csv", table.columns, rows)
-            did = provider.publish_dataset(
-                file,
-                price=(_FIRST_PRICE + _PRICE_STEP * number) * TOKEN,
-                name=f"{table.name} of {entry.name}",
-                description=table.title,
-                tags=(table.name, "federated-learning"),
-            )
-            sellers.append(Seller(entry.name, provider, did, file, len(rows)))
-        return cls(compute, compute_did, tuple(sellers))
+        homes = [Path(entry.home) for entry in state.providers if entry.kind == "data"]
+        with ThreadPoolExecutor(len(state.providers)) as pool:
+            compute = pool.submit(_publish_compute, Path(next(e.home for e in state.providers if e.kind == "compute")))
+            sales = [
+                pool.submit(_publish_dataset, *sale, table)
+                for sale in zip(range(len(homes)), homes, split.parts, strict=True)
+            ]
+        return cls(*compute.result(), tuple(sale.result() for sale in sales))
 
     def approve(self, digest: str) -> None:
         """Every data provider reads the algorithm that it was asked about, and allows it."""
@@ -70,3 +61,22 @@ class Cast:
     def names(self) -> dict[str, str]:
         """Name of who sells it, by DID."""
         return {self.compute_did: "coordinator"} | {seller.did: seller.name for seller in self.sellers}
+
+
+def _publish_compute(home: Path) -> tuple[Provider, str]:
+    provider = Provider(home)
+    price = _COORDINATOR_PRICE * TOKEN
+    return provider, provider.publish_compute(price=price, name="coordinators on demand", description=_INBOUND)
+
+
+def _publish_dataset(number: int, home: Path, rows: Floats, table: Table) -> Seller:
+    provider = Provider(home)
+    file = write_csv(home / "data" / f"{table.name}.csv", table.columns, rows)
+    did = provider.publish_dataset(
+        file,
+        price=(_FIRST_PRICE + _PRICE_STEP * number) * TOKEN,
+        name=f"{table.name} of {home.name}",
+        description=table.title,
+        tags=(table.name, "federated-learning"),
+    )
+    return Seller(home.name, provider, did, file)

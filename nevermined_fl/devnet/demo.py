@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -94,6 +95,19 @@ class Result:
         """For ``--json``."""
         return asdict(self)
 
+    def shortcomings(self) -> tuple[str, ...]:
+        """What did not come out as it must; empty when all is well."""
+        spent = self.balances["before"] - self.balances["after"]
+        expected = {
+            "the fetched bytes are not the published ones": self.fetched_sha256 == self.model_sha256,
+            "the fetched bytes are not those of a replay": self.accuracy.replay_identical,
+            "a provider was not paid": all(payment.state == "paid" for payment in self.payments),
+            "the balance did not move by the prices": spent == sum(payment.price for payment in self.payments),
+            "the session published more or less than one asset": self.new_assets == 1,
+            "a participant listened": self.listening_participants == 0,
+        }
+        return tuple(text for text, fine in expected.items() if not fine)
+
 
 @dataclass(frozen=True, slots=True)
 class _Session:
@@ -164,7 +178,8 @@ class Demo:
             accuracy = self._judge(session, cast, fetched, comparison.result())
         if not watch.seen:
             raise BackendError("no participant process was seen, so nothing is known about its sockets")
-        self._link(buyer, session.did, record.model)
+        published = {"algorithm": session.algorithm.did, "session": session.did, "workflow": session.workflow}
+        self._link(buyer, {name: did for did, name in cast.names().items()} | published | {"model": record.model})
         return Result(
             session_did=session.did,
             model_did=record.model,
@@ -214,9 +229,12 @@ class Demo:
         return _Session(did, workflow, settings.plan(algorithm, datasets), algorithm, file, test)
 
     def _start(self, buyer: DataScientist, session: _Session, agreements: dict[str, str]) -> None:
-        for did, agreement in agreements.items():
-            workflow = session.workflow if did in session.plan.members else session.did
-            buyer.start(agreement, workflow=workflow)
+        """All at once, as the order does not matter: a participant that is early waits for the session record."""
+        workflows = {did: session.workflow if did in session.plan.members else session.did for did in agreements}
+        with ThreadPoolExecutor(len(agreements)) as pool:
+            starts = [pool.submit(buyer.start, agreements[did], workflow=workflows[did]) for did in agreements]
+        for start in starts:
+            start.result()
 
     def _compare(self, cast: Cast, split: Split, table: Table, session: _Session) -> Future[Comparison]:
         folder = self.options.home.resolve() / "comparison"
@@ -254,8 +272,8 @@ class Demo:
                 return edges
             time.sleep(0.2)
 
-    def _link(self, buyer: DataScientist, session: str, model: str) -> None:
-        for name, did in (("session", session), ("model", model)):
+    def _link(self, buyer: DataScientist, dids: dict[str, str]) -> None:
+        for name, did in dids.items():
             self.links[name] = buyer.show(did).ddo["service"][0]["serviceEndpoint"]
 
     @contextmanager

@@ -19,7 +19,7 @@ from nevermined_fl.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["DATASETS", "Split", "Table", "hyperparameters", "load", "split", "write_csv"]
+__all__ = ["DATASETS", "Floats", "Split", "Table", "hyperparameters", "load", "split", "write_csv"]
 
 _TEST_SHARE = 0.25
 _HOME_ODDS = 6.0
