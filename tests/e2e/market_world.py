@@ -47,7 +47,7 @@ TRAINER = ALGORITHM.replace(
     "        import pathlib, time\n        x, y = self.data()\n        h = self.hyperparameters\n"
     "        secret = float(load_table(self.inputs)[1][0, 0])\n        print('secret', secret, flush=True)\n"
     "        self.fits = getattr(self, 'fits', 0) + 1\n        pathlib.Path(f'fit-{self.fits}').touch()\n"
-    "        while h['gate'] and self.fits >= h['gate'] and not (self.inputs / 'go').exists():\n"
+    "        while h['gate'] and self.fits >= h['gate'] and not any(self.inputs.rglob('go')):\n"
     "            time.sleep(0.02)\n"
     "        if self.fits == h['failing_fit'] and len(x) == h['failing_rows']:\n"
     "            raise ValueError(f'{secret}')\n        w, b",
@@ -233,7 +233,7 @@ class World:
         return str(ddo["id"])
 
     def mine(self, blocks: int) -> None:
-        request = {"jsonrpc": "2.0", "id": 1, "method": "evm_mine", "params": [hex(blocks)]}
+        request = {"jsonrpc": "2.0", "id": 1, "method": "anvil_mine", "params": [hex(blocks)]}
         assert "result" in httpx.post(self.network.rpc_url, json=request, timeout=60).json()
 
     # --- processes
@@ -277,7 +277,9 @@ class World:
         return dict(zip((self.service, *self.datasets), (self.compute, *self.sellers), strict=True))[did]
 
     def open_gate(self, deal: Deal, did: str) -> None:
-        (self.work(did, deal.executions[did]) / "inputs" / "go").touch()
+        inputs = self.work(did, deal.executions[did]) / "inputs"
+        eventually(inputs.is_dir, what="a folder with the inputs")
+        (inputs / "go").touch()
 
     def in_fit(self, deal: Deal, did: str, number: int) -> None:
         """Wait until a participant is in its training of that number."""
