@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +40,13 @@ def world(tmp_path_factory):
     initial, _ = initial_model(algorithm, HYPERPARAMETERS, 11)
     plan = make_plan(datasets, initial)
     return datasets, initial, plan, simulate(plan, algorithm, datasets, folder / "work", initial=initial).digest
+
+
+@pytest.fixture
+def tmp_path():
+    """A short one: the address of a unix socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="fl-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from gateway_and_launcher import SECRET, open_house
 from gateway_world import Door
-from launcher_world import SECRET, open_house
 from permission_world import BUYER
 
 from gateway_plugin.launcher import Launcher
