@@ -5,12 +5,13 @@ Every method is one step that a person would name; ``run`` does all of them from
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl import assets
-from nevermined_fl.errors import NotFound, SessionFailed, SettingsError
+from nevermined_fl.errors import InvalidRequest, NotFound, SessionFailed, SettingsError
 from nevermined_fl.marketplace import publishing, purchase, results
 from nevermined_fl.marketplace.market import Market, open_market
 from nevermined_fl.marketplace.publishing import PlanSettings
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from nevermined_fl.tokens import SessionRecord
 
 __all__ = ["Asset", "DataScientist"]
+
+logger = logging.getLogger(__name__)
 
 _SETTLED = {"paid", "refunded", "aborted"}
 
@@ -86,7 +89,7 @@ class DataScientist:
 
     def search(self, text: str, *, kind: str = "") -> list[Summary]:
         """Assets that match the words, best first; ``kind`` is e.g. ``dataset`` or ``compute``."""
-        found = [assets.summary(ddo) for ddo in self.market.metadata.search(text)]
+        found = filter(None, map(_summary, self.market.metadata.search(text)))
         return [summary for summary in found if kind in {"", summary.kind}]
 
     def show(self, did: str) -> Asset:
@@ -255,3 +258,12 @@ class DataScientist:
 
     def _compute(self, verb: str, agreement: str, execution: str) -> Any:
         return self.market.gateway_of(self._did_of(agreement)).compute(verb, agreement, execution)
+
+
+def _summary(ddo: dict[str, Any]) -> Summary | None:
+    """None for what somebody else's software published: one such asset must not hide all others."""
+    try:
+        return assets.summary(ddo)
+    except InvalidRequest as error:
+        logger.debug("%s is left out: %s", ddo.get("id"), error)
+        return None
