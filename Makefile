@@ -47,7 +47,8 @@ core: $(STAMP)   ## the pure core's tests on the Pythons in PYTHONS (default pyt
 	  echo "== core on $$python"; $$python -m venv --clear $(VENV)/core-$$python; \
 	  $(BIN)/uv pip install --quiet --python $(VENV)/core-$$python/bin/python -c constraints.txt \
 	    hypothesis pytest pytest-asyncio pytest-timeout safetensors .; \
-	  $(VENV)/core-$$python/bin/python -m pytest -q -p no:cacheprovider tests/session tests/aggregation tests/codecs tests/test_messages.py; \
+	  $(VENV)/core-$$python/bin/python -m pytest -q -p no:cacheprovider tests/session tests/aggregation tests/codecs \
+	    tests/test_messages.py tests/test_spool.py tests/test_journal.py tests/test_driver.py tests/test_simulation.py; \
 	done
 
 oracle: $(STAMP) ## opt-in: our weights after 10 rounds against Flower's FedAvg, in an environment of its own

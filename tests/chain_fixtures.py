@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-import requests
 
 from nevermined_fl.keys import KeyAccount
 
@@ -36,6 +35,8 @@ def free_port() -> int:
 def rpc(url: str, method: str, *parameters, timeout: float = 30):
     """The whole answer to one JSON-RPC request."""
     body = {"jsonrpc": "2.0", "id": 7, "method": method, "params": list(parameters)}
+    import requests  # noqa: PLC0415  the core's tests run without it
+
     return requests.post(url, json=body, timeout=timeout).json()
 
 
