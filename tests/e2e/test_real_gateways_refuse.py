@@ -159,6 +159,14 @@ def test_a_main_type_that_nobody_supports_is_a_bad_request(world, shop):
     assert refusal(world, shop, shop.paid, did) == (400, "workflow_kind")
 
 
+def test_an_asset_of_a_kind_that_nobody_here_knows_hides_no_others_in_a_search(world, shop):
+    did = smuggled(world, shop.deal.workflow, lambda main: main.update(type="quantum", name="odd"), "main_type")
+    assert did in world.written_dids()
+    found = {summary.did for summary in world.buyer.search("")}
+    assert {*world.datasets, world.service} <= found
+    assert did not in found
+
+
 def test_a_coordinator_with_a_data_input_is_a_bad_request(world, shop):
     def read_data(main):
         main["workflow"]["stages"][0]["input"] = [{"index": 0, "id": shop.first}]

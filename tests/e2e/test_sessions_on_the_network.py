@@ -6,6 +6,7 @@ Sessions take seconds each, so every fixture lives through one and notes what ha
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -259,7 +260,7 @@ def wrong(world, plain):
     partial = world.publish(
         min_participants=1, gate=1, failing_fit=2, failing_rows=ROWS[2], round_timeout=6.0, metrics=()
     )
-    lonely = world.publish(first, second, selection_timeout=3.0)
+    lonely = world.publish(first, second, selection_timeout=6.0)
     halted = world.publish(second, gate=1)
     story = SimpleNamespace(partial=partial, lonely=lonely, halted=halted, before=balances(world))
     assets = world.assets()
@@ -319,7 +320,8 @@ def reason_of(world, deal):
 
 
 def test_a_session_with_too_few_participants_says_so(wrong):
-    assert "too few participants: 1 of at least 2" in wrong.reasons["lonely"]
+    # On a busy machine even the one that was started may not have come by then.
+    assert re.search(r"too few participants: [01] of at least 2 by the deadline$", wrong.reasons["lonely"])
 
 
 def test_a_session_whose_coordinator_was_stopped_says_so(world, wrong):
