@@ -22,6 +22,7 @@ from nevermined_fl.launcher.relay import Relay
 from nevermined_fl.launcher.settlement import is_contributor, record_provenance, settle
 from nevermined_fl.launcher.targets import parse_endpoint, resolve
 from nevermined_fl.launcher.watch import RecordWatch
+from nevermined_fl.permissions import blocks_needed
 from nevermined_fl.ports import JobSpec
 from nevermined_fl.tokens import JobKey, make_join_token
 
@@ -63,6 +64,9 @@ async def _take_part(launcher: Launcher, job: Job, watch: RecordWatch) -> str:
     await _prepare(launcher, job)
     launcher.store.change(job.id, stage="waiting")
     await watch.until(lambda record: record.is_over() or "native" in record.endpoints)
+    if job.started is None:
+        until = job.created + launcher.settings.limits.job_seconds
+        await launcher.patiently(_check_time, launcher, job, until=until)
     launcher.store.change(job.id, stage="running", started=job.started or launcher.clock())
     process = asyncio.ensure_future(_run(launcher, job, watch))
     over = asyncio.ensure_future(watch.until(lambda record: record.is_over()))
@@ -76,6 +80,26 @@ async def _take_part(launcher: Launcher, job: Job, watch: RecordWatch) -> str:
         for task in (process, over):
             task.cancel()
         await asyncio.gather(process, over, return_exceptions=True)
+
+
+def _check_time(launcher: Launcher, job: Job) -> None:
+    """Ask once more what was asked when the order came: waiting for the session took blocks.
+
+    Else a buyer who starts the coordinator late enough has a model with our updates, and his money back.
+
+    Raises:
+        SessionFailed: the agreement may time out before the session ends.
+    """
+    chain = launcher.chain
+    agreement = chain.agreement(job.order.agreement)
+    expires = agreement.compute.expires() if agreement else None
+    if expires is None:
+        return
+    margin = launcher.settings.policy.min_blocks_left
+    left = expires - chain.block_number()
+    needed = blocks_needed(job.order.plan(), block_seconds=chain.block_seconds(), margin=margin)
+    if left < needed:
+        raise SessionFailed(f"the session began when {left} blocks were left on the agreement; it may take {needed}")
 
 
 async def _prepare(launcher: Launcher, job: Job) -> None:
@@ -100,6 +124,9 @@ async def _prepare(launcher: Launcher, job: Job) -> None:
         "entrypoint": "algorithm.py",
         "examples": order.examples,
     }
+    if not launcher.settings.policy.allow_no_isolation:
+        # The job is isolated; the buyer's code must be so once more inside of it, away from the job's key and relay.
+        body["isolation"] = "required"
     write_json(work / "job.json", body)
 
 

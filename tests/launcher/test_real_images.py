@@ -18,12 +18,16 @@ async def test_a_session_of_the_real_images_shut_in(tmp_path, unused_tcp_port):
     tables = list(write_datasets(tmp_path, (40, 70)).values())
     data = {"hospital": tables[0].read_text(), "clinic": tables[1].read_text()}
     options = {"trainer": ALGORITHM.encode(), "initial": initial, "data": data, "isolated": True, "tiny": False}
+    options["allow_no_isolation"] = False
     async with open_world(tmp_path / "world", 21900, **options) as world:
         plan = make_plan(world.members, initial, rounds=2)
         world.begin_session(plan=plan)
         statuses = await world.run(world.hospital, world.clinic, world.cloud, seconds=90)
         assert [(s["status"], s["payment"], s["reason"]) for s in statuses] == [("Succeeded", "paid", "")] * 3
         assert {s["isolation"] for s in statuses} == {"bubblewrap"}
+        # Not the job alone: inside of it the buyer's code must be shut in once more.
+        body = json.loads((world.hospital.launcher.work(statuses[0]["id"]) / "job.json").read_text())
+        assert body["isolation"] == "required"
         model = world.cloud.launcher.content.path(
             world.models()[0]["service"][0]["attributes"]["main"]["files"][0]["checksum"]
         )

@@ -51,6 +51,21 @@ async def test_finished_everybody_is_paid_exactly_the_price(world):
     assert world.chain.balance(BUYER.address) == 1000 - sum(ALL)
 
 
+async def test_a_coordinator_that_is_started_so_late_that_a_participant_could_not_be_paid(world):
+    """Else the buyer would have its updates in the model and, once the agreement timed out, its money back."""
+    world.begin_session()
+    early = await world.begin(world.hospital)
+    await world.hospital.reach(early, "waiting")
+    world.chain.mine(150)  # less than 250 of 400 are left; the plan may take 30 + 2 * 2 * 60 and 10 of margin
+    await world.cloud.begin(world.buy(world.cloud), world.session)
+    async with asyncio.timeout(20):
+        while (status := await world.hospital.status(early))["stage"] not in {"settling", "running", "over"}:
+            await asyncio.sleep(0.01)
+    assert status["stage"] == "settling"
+    assert status["reason"].endswith("blocks were left on the agreement; it may take 280")
+    assert world.hospital.launcher.backend.submitted == []
+
+
 async def test_a_participant_crashed_and_came_back(world):
     world.begin_session(participant_0="lose once")
     statuses = await world.run()
