@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from nevermined_fl.errors import DecodeError, TrainerError
-from nevermined_fl.files import write_atomic
+from nevermined_fl.files import BLOCK, atomic_file, write_atomic
 from nevermined_fl.trainers import frames, gate, sandbox
 
 if TYPE_CHECKING:
@@ -190,13 +190,20 @@ class TrainerTask:
             if self._child is None:
                 self._child = TrainerChild(self._place)
                 await self._child.start(dict(self._plan.hyperparameters), seconds)
-            copy = self._place.scratch / _MODEL
-            copy.unlink(missing_ok=True)
-            await asyncio.to_thread(shutil.copyfile, model, copy)
+            await asyncio.to_thread(_hand_over, model, self._place.scratch / _MODEL)
             return await self._child.ask(request | {"model": _MODEL}, seconds)
         except TrainerError:
             await self.close()
             raise
+
+
+def _hand_over(model: Path, copy: Path) -> None:
+    """Copy the model into the scratch folder.
+
+    The child writes there, too, and would have us, who are outside of its sandbox, follow a link to any file of ours.
+    """
+    with model.open("rb") as source, atomic_file(copy) as file:
+        shutil.copyfileobj(source, file, BLOCK)
 
 
 def _raw_output(path: Path | None) -> IO[Any]:

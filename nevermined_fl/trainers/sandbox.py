@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["clean_environment", "isolation", "wrap"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_MEMORY_BYTES = str(64 * 1024**2)
 _PROCS = (("--proc", "/proc"), ("--ro-bind", "/proc", "/proc"))
 
 
@@ -34,7 +35,8 @@ def wrap(command: Sequence[str], *, read_only: Sequence[Path], scratch: Path) ->
     if not prefix:
         return list(command)
     binds = [part for path in read_only for part in ("--ro-bind", str(path), str(path))]
-    return [*prefix, *binds, "--bind", str(scratch), str(scratch), "--chdir", str(scratch), *command]
+    own = ["--bind", str(scratch), str(scratch), "--remount-ro", "/", "--chdir", str(scratch)]
+    return [*prefix, *binds, *own, *command]
 
 
 def clean_environment(scratch: Path) -> dict[str, str]:
@@ -70,7 +72,9 @@ def _prefix() -> tuple[str, ...]:
 
 def _base() -> list[str]:
     arguments = ["--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
-    arguments += ["--dev", "/dev", "--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr"]  # noqa: S108  the child's own /tmp
+    # Memory file systems count for nobody: whatever can be written there is small, and the rest is read-only.
+    arguments += ["--dev", "/dev", "--size", _MEMORY_BYTES, "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108  mounted, not written to
+    arguments += ["--size", _MEMORY_BYTES, "--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr"]  # noqa: S108  the child's own
     arguments += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     for name in ("/bin", "/sbin", "/lib", "/lib64"):
         path = Path(name)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,53 @@ async def test_the_trainer_sees_no_variable_of_ours_and_one_thread(tmp_path, mon
     assert "secret" not in raw
     assert '"OPENBLAS_NUM_THREADS": "1"' in raw
     assert str(tmp_path / "scratch") in raw
+
+
+async def test_a_link_in_the_models_place_leads_nowhere(tmp_path):
+    """The participant writes the model from outside of the sandbox: it could be made to write over any file of its own."""
+    (tmp_path / "job.key").write_text("the key")
+    place = algorithm(
+        tmp_path,
+        f"""
+        import threading
+        def link():
+            while True:
+                try:
+                    os.symlink({str(tmp_path / "job.key")!r}, "model.safetensors")
+                except OSError:
+                    pass
+        threading.Thread(target=link, daemon=True).start()
+        return Update({{"w": model["w"]}}, 3)
+        """,
+    )
+    initial = safetensors.dump({"w": np.array([1.5, -2.5], np.float32)})
+    (tmp_path / "model").write_bytes(initial)
+    task = TrainerTask(place, make_plan([did("a")], initial, metrics=()))
+    with suppress(TrainerError):  # it may lose its own model on the way
+        for _ in range(20):
+            await task.fit(tmp_path / "model", 42, tmp_path / "update", 30)
+    await task.close()
+    assert (tmp_path / "job.key").read_text() == "the key"
+
+
+@pytest.mark.skipif(sandbox.isolation() == "none", reason="no bubblewrap here")
+async def test_memory_file_systems_hold_little(tmp_path):
+    """Nobody counts what lies in them: an algorithm could fill the machine's memory."""
+    place = algorithm(
+        tmp_path,
+        """
+        for folder in ("/tmp", "/dev/shm", "/", "/dev"):
+            try:
+                with open(os.path.join(folder, "much"), "wb") as file:
+                    file.write(bytes(80 * 1024**2))
+                print("KEPT", folder)
+            except OSError as error:
+                print(folder, error)
+        return Update({"w": model["w"]}, 3)
+        """,
+    )
+    await fit(tmp_path, place)
+    assert "KEPT" not in (tmp_path / "raw.log").read_text()
 
 
 @pytest.mark.skipif(sandbox.isolation() == "none", reason="no bubblewrap here")
