@@ -30,7 +30,6 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _WATCH_SECONDS = 1.0
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> int:
@@ -146,11 +145,11 @@ def _excess(order: dict[str, Any]) -> str:
     memory = cpu = 0.0
     for pid in tree:
         try:
-            resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+            status = Path(f"/proc/{pid}/status").read_text()
             times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]
         except (OSError, ValueError):
             continue
-        memory += (int(resident) - int(shared)) * _PAGE
+        memory += _memory(status)
         cpu += sum(map(int, times)) / _TICKS
     if len(tree) > order["processes"]:
         return f"{len(tree)} processes; at most {order['processes']} are allowed"
@@ -159,6 +158,16 @@ def _excess(order: dict[str, Any]) -> str:
     if cpu > order["cpu_seconds"]:
         return f"{cpu:.0f} s of CPU time; at most {order['cpu_seconds']} are allowed"
     return ""
+
+
+def _memory(status: str) -> int:
+    """Bytes that a process holds, from its /proc/…/status.
+
+    Files that are mapped do not count, for they can be dropped; memory that is shared does, in each process that maps
+    it: anonymous memory that is mapped as shared would else be free.
+    """
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return 1024 * sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem") if name in fields)
 
 
 def _descendants() -> list[int]:

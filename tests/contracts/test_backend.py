@@ -236,8 +236,16 @@ def test_raw_output_is_bounded(backend, tmp_path):
     assert len(backend.logs(handle)) == 1024**2
 
 
-def test_more_memory_than_allowed_ends_the_job(backend, tmp_path):
-    spec = make_spec(tmp_path, "kept = b'x' * (200 * 1024**2)\ntime.sleep(60)", memory=100 * 1024**2)
+@pytest.mark.parametrize(
+    "take",
+    [
+        "kept = b'x' * (200 * 1024**2)",
+        "import mmap; kept = mmap.mmap(-1, 200 * 1024**2)\nfor _ in range(200): kept.write(bytes(1024**2))",
+    ],
+    ids=["private", "shared"],
+)
+def test_more_memory_than_allowed_ends_the_job(backend, tmp_path, take):
+    spec = make_spec(tmp_path, f"{take}\ntime.sleep(60)", memory=100 * 1024**2)
     handle = backend.submit(spec)
     assert wait_over(backend, handle).exit_code == KILLED
     assert b"bytes of memory" in backend.logs(handle)
