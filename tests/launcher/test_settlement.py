@@ -58,10 +58,7 @@ async def test_a_coordinator_that_is_started_so_late_that_a_participant_could_no
     await world.hospital.reach(early, "waiting")
     world.chain.mine(150)  # less than 250 of 400 are left; the plan may take 30 + 2 * 2 * 60 and 10 of margin
     await world.cloud.begin(world.buy(world.cloud), world.session)
-    async with asyncio.timeout(20):
-        while (status := await world.hospital.status(early))["stage"] not in {"settling", "running", "over"}:
-            await asyncio.sleep(0.01)
-    assert status["stage"] == "settling"
+    status = await world.hospital.reach(early, "settling")
     assert status["reason"].endswith("blocks were left on the agreement; it may take 280")
     assert world.hospital.launcher.backend.submitted == []
 
