@@ -79,15 +79,19 @@ class Driver:
         self._store = Store(folder)
         self._store.adopt(initial, plan)
         self._spool = Spool(folder / "spool", plan.schema)
-        self._journal = Journal(folder / "journal.sqlite")
+        self._aggregator = aggregation.create(plan.strategy, dict(plan.strategy_options))
         self._log = story.EventLog(folder / "events.jsonl", session_did, on_event)
         self._outputs = outputs
-        self._aggregator = aggregation.create(plan.strategy, dict(plan.strategy_options))
+        self._journal = Journal(folder / "journal.sqlite")
         self._changed = asyncio.Event()
         self._fold: effects.Aggregate | None = None
         self._now = 0.0
         self._resumed = False
-        self.session = self._restore(plan, session_did)
+        try:
+            self.session = self._restore(plan, session_did)
+        except Exception:
+            self._journal.close()
+            raise
         self.service = Service(self, self._store, self._spool, admission, fingerprint)
 
     async def run(self, *, farewell: float = 10.0) -> Outcome:
