@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ __all__ = ["Output", "plain", "tokens"]
 
 
 _PIPE_WIDTH = 240
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 class Output:
@@ -36,7 +38,7 @@ class Output:
 
     def progress(self, text: str) -> None:
         """A line about what is going on."""
-        self._progress.print(text, style="dim", markup=False)
+        self._progress.print(_shown(text), style="dim", markup=False)
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
@@ -52,17 +54,19 @@ class Output:
         """A table for people."""
         if self.as_json:
             return
-        table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+        table = Table(
+            title=Text(_shown(title)) if title else None, title_justify="left", title_style="bold", header_style="bold"
+        )
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*("" if cell is None else str(cell) for cell in row))
+            table.add_row(*(Text("" if cell is None else _shown(str(cell))) for cell in row))
         self._people.print(table)
 
     def say(self, text: str) -> None:
         """A sentence for people."""
         if not self.as_json:
-            self._people.print(text, markup=False, soft_wrap=True)
+            self._people.print(_shown(text), markup=False, soft_wrap=True)
 
     def result(self, body: Mapping[str, Any]) -> None:
         """The one object for programs; call it once, at the end."""
@@ -76,9 +80,15 @@ class Output:
         if self.as_json:
             self.result({key: value for key, value in body.items() if value or key in {"error", "message", "hint"}})
             return
-        self._progress.print(f"error: {message}" + (f" [{check}]" if check else ""), style="red", markup=False)
+        said = f"error: {message}" + (f" [{check}]" if check else "")
+        self._progress.print(_shown(said), style="red", markup=False)
         if hint:
-            self._progress.print(f"hint: {hint}", markup=False)
+            self._progress.print(_shown(f"hint: {hint}"), markup=False)
+
+
+def _shown(text: str) -> str:
+    """Text as a terminal may have it: strangers write DDOs, and algorithms print; neither may steer a terminal."""
+    return text.translate(_CONTROLS)
 
 
 def plain(value: Any) -> Any:

@@ -60,3 +60,23 @@ def test_prices_are_exact(typed, amount):
 def test_what_is_no_price_is_refused(typed):
     with pytest.raises(SettingsError):
         smallest_units(typed, 3)
+
+
+EVIL = "\x1b]0;owned\x07[/bold][link=https://evil]x\x9b31m"
+
+
+def test_text_of_strangers_neither_steers_the_terminal_nor_breaks_the_table(capsys):
+    out = Output(as_json=False)
+    out.table(EVIL, ("name",), [(EVIL,), (None,), (7,)])
+    out.say(f"one\ntwo {EVIL}")
+    out.progress(EVIL)
+    out.error("Kind", EVIL, hint=EVIL, check=EVIL)
+    said = "".join(capsys.readouterr())
+    assert not {"\x1b", "\x07", "\x9b"} & set(said)
+    assert said.count("[/bold][link=https://evil]x") == 7
+    assert "one\ntwo" in said
+
+
+def test_programs_get_what_was_written(capsys):
+    Output(as_json=True).result({"name": EVIL})
+    assert json.loads(capsys.readouterr().out) == {"name": EVIL}
