@@ -274,7 +274,9 @@ def test_a_join_token_of_who_does_not_own_the_dataset_is_refused(provider, stran
         verify_join_token(join_token(stranger), signers=lambda _: {provider.address}, session=SESSION, now=NOW)
 
 
-@pytest.mark.parametrize("times", [{}, {"exp": True, "iat": 0}, {"exp": "9", "iat": 0}, {"exp": 1e999, "iat": 0}])
+@pytest.mark.parametrize(
+    "times", [{}, {"exp": True, "iat": 0}, {"exp": "9", "iat": 0}, {"exp": 1e999, "iat": 0}, {"exp": 10**400, "iat": 0}]
+)
 def test_times_that_are_no_times_are_refused(provider, times):
     payload = json.dumps({"session": SESSION, "iss": provider.address} | times).encode()
     key = ECKey.import_key({"kty": "EC", "crv": "secp256k1", **_coordinates(provider), "d": segment(provider.secret)})
@@ -407,6 +409,7 @@ def test_a_record_comes_back_as_it_was_signed(provider):
         ({"session": DATASET}, NOW, "token_audience"),
         ({"seq": -1}, NOW, "token_claims"),
         ({"seq": True}, NOW, "token_claims"),
+        ({"seq": 2**63}, NOW, "token_claims"),
         ({"phase": ""}, NOW, "token_claims"),
         ({"endpoints": {"native": 7}}, NOW, "token_claims"),
         ({"reason": None}, NOW, "token_claims"),

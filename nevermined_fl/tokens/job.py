@@ -112,7 +112,7 @@ def verify_join_proof(
         if payload.get(name) != value:
             raise Unauthenticated(f"the proof is for another {name}", check="token_audience")
     issued, now = payload.get("iat"), time.time() if now is None else now
-    if not isinstance(issued, int) or isinstance(issued, bool) or abs(now - issued) > CLOCK_SKEW:
+    if not isinstance(issued, int) or isinstance(issued, bool) or not now - CLOCK_SKEW <= issued <= now + CLOCK_SKEW:
         raise Unauthenticated("the proof is not fresh", check="token_expired")
     return claim(payload, "jti")
 

@@ -75,7 +75,7 @@ def _parse(payload: Mapping[str, Any]) -> SessionRecord:
     texts = [values.get(name, "") for name in _TEXTS]
     if not isinstance(endpoints, dict) or not all(isinstance(t, str) for t in [*texts, *endpoints.values()]):
         raise Unauthenticated("a field of the record is not a text", check="token_claims")
-    if not isinstance(seq, int) or isinstance(seq, bool) or seq < 0 or not values.get("phase"):
+    if not isinstance(seq, int) or isinstance(seq, bool) or not 0 <= seq < 2**53 or not values.get("phase"):
         raise Unauthenticated("the record lacks 'seq' or 'phase'", check="token_claims")
     return SessionRecord(**values | {"contributors": _contributors(values.get("contributors", []))})
 

@@ -45,6 +45,9 @@ CLOCK_SKEW = 60.0
 """Seconds that two honest clocks may differ."""
 
 
+_LATEST = 2.0**53
+
+
 def sign_statement(payload: Mapping[str, Any] | bytes, header: Mapping[str, Any], key: ECKey | OKPKey) -> str:
     """A compact JWS of JSON."""
     raw = (
@@ -110,6 +113,7 @@ def check_window(
 
 def _time(payload: Mapping[str, Any], name: str) -> float:
     value = payload.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    # Compared, not asked whether it is finite: that raises for an integer which no float can hold.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < _LATEST:
         raise Unauthenticated(f"the token lacks {name!r}", check="token_expired")
     return value

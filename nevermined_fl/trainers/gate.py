@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import math
 import os
 import stat
 from typing import TYPE_CHECKING, Any
@@ -90,7 +89,7 @@ def judge_metrics(values: Any, plan: Plan) -> dict[str, float]:
         metric = declared.get(name)
         if metric is None:
             raise _refused("a metric is not declared in the plan")
-        if not _is_number(value) or not metric.low <= value <= metric.high:
+        if type(value) not in {int, float} or not metric.low <= value <= metric.high:
             raise _refused(f"metric {metric.name} should be a number from {metric.low:g} to {metric.high:g}")
         judged[name] = round(float(value), metric.digits)
     return judged
@@ -107,10 +106,6 @@ def judge_failure(body: Any, lines: int) -> TrainerError:
 
 def _refused(text: str) -> TrainerError:
     return TrainerError(text, kind=REFUSED)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _open_regular(path: Path) -> int:

@@ -79,6 +79,7 @@ def test_metrics_are_rounded_to_the_digits_declared():
         {"canary": 0.5},
         {"accuracy": 1.5},
         {"accuracy": float("nan")},
+        {"accuracy": 10**400},
         {"accuracy": "0.5"},
         {"accuracy": True},
         [0.5],
