@@ -16,7 +16,7 @@ from nevermined_fl.launcher.order import Order, RemoteFile
 from nevermined_fl.launcher.store import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from nevermined_fl.launcher.launcher import Launcher
     from nevermined_fl.permissions import Grant
@@ -39,6 +39,8 @@ def accept(launcher: Launcher, body: Mapping[str, Any]) -> Job:
         raise InvalidRequest("workflow should be a DDO", check="workflow_given")
     consumer = _consumer(launcher, agreement, body)
     _check_buyer(launcher, consumer)
+    # Looked at before the chain is: an execution that ends while we ask would else leave its agreement for another run.
+    ended = [job for job in launcher.store.of_agreement(agreement) if job.finished is not None]
     grant = permissions.check_execution(
         launcher.chain,
         launcher.metadata,
@@ -49,11 +51,11 @@ def accept(launcher: Launcher, body: Mapping[str, Any]) -> Job:
         min_blocks_left=launcher.settings.policy.min_blocks_left,
     )
     _check_image(launcher, grant)
-    _check_spent(launcher, grant)
+    _check_spent(grant, ended)
     order = _order(launcher, grant, consumer)
     name = "".join(secrets.choice(_ALPHABET) for _ in range(10))
     job = Job(id=f"nvm-fl-{name}", order=order, created=launcher.clock(), payment="unpaid")
-    launcher.store.add(job)
+    launcher.store.add(job, ended=len(ended))
     return job
 
 
@@ -108,10 +110,8 @@ def _check_image(launcher: Launcher, grant: Grant) -> None:
         )
 
 
-def _check_spent(launcher: Launcher, grant: Grant) -> None:
+def _check_spent(grant: Grant, over: Sequence[Job]) -> None:
     """One agreement, one execution; without a timeout there is no refund either, so then it may be tried again."""
-    earlier = launcher.store.of_agreement(grant.agreement.id)
-    over = [job for job in earlier if job.finished is not None]
     if over and grant.agreement.compute.timeout:
         raise PermissionDenied(
             f"this agreement ran as {over[-1].id}, which is over",

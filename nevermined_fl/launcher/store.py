@@ -56,11 +56,11 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
 
-    def add(self, job: Job) -> None:
-        """Keep a new job.
+    def add(self, job: Job, *, ended: int | None = None) -> None:
+        """Keep a new job, if as many executions of its agreement have ended as when its caller looked.
 
         Raises:
-            Conflict: the agreement or the session has a live one.
+            Conflict: the agreement or the session has a live one, or one of the agreement's ended meanwhile.
         """
         values = {name: getattr(job, name) for name in _CHANGEABLE} | {
             "id": job.id,
@@ -71,7 +71,11 @@ class Store:
             "spec": job.order.to_json(),
         }
         columns, marks = ", ".join(values), ", ".join("?" * len(values))
-        self._execute(f"INSERT INTO jobs ({columns}) VALUES ({marks})", *values.values())  # noqa: S608  our own names
+        unchanged = "(SELECT count(*) FROM jobs WHERE agreement = ? AND finished IS NOT NULL)"
+        statement = f"INSERT INTO jobs ({columns}) SELECT {marks} WHERE ? IN ({unchanged}, -1)"
+        known = -1 if ended is None else ended
+        if not self._execute(statement, *values.values(), known, job.order.agreement):
+            raise Conflict("an execution of this agreement has just ended", check="one_live_execution")
 
     def change(self, job_id: str, **changes: Any) -> Job:
         """Change some fields; returns the job as it is now."""
@@ -136,10 +140,11 @@ class Store:
         """Close the file."""
         self._database.close()
 
-    def _execute(self, statement: str, *values: Any) -> None:
+    def _execute(self, statement: str, *values: Any) -> int:
+        """How many rows were written."""
         try:
             with self._database.write() as connection:
-                connection.execute(statement, values)
+                return connection.execute(statement, values).rowcount
         except sqlite3.IntegrityError as error:
             column = str(error).rpartition(" ")[2]
             if column not in _CONFLICTS:

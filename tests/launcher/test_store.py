@@ -59,6 +59,16 @@ def test_one_live_execution_per_agreement(store):
     assert [job.id for job in store.live()] == ["two"]
 
 
+def test_an_execution_that_ends_while_another_is_judged_leaves_its_agreement_for_nobody(store):
+    store.add(Job("one", ORDER, 100.0), ended=0)
+    store.change("one", finished=102.0)
+    with pytest.raises(Conflict) as caught:
+        store.add(Job("two", ORDER, 103.0), ended=0)
+    assert caught.value.check == "one_live_execution"
+    store.add(Job("three", ORDER, 104.0), ended=1)
+    assert [job.id for job in store.live()] == ["three"]
+
+
 def test_one_live_coordinator_per_session_and_port(store):
     first = replace(ORDER, kind="coordinator")
     store.add(Job("one", first, 100.0, port=20000))
