@@ -264,16 +264,16 @@ def wrong(world, plain):
     halted = world.publish(second, gate=1)
     story = SimpleNamespace(partial=partial, lonely=lonely, halted=halted, before=balances(world))
     assets = world.assets()
+    run(world, halted)
+    world.in_fit(halted, second, 1)
+    story.halted_participant = world.job(halted.executions[second], "participant_image")
+    stop(world, halted, world.service)
     run(world, partial)
     for did in (second, third):
         world.open_gate(partial, did)
     world.in_fit(partial, first, 1)
     stop(world, partial, first)
     run(world, lonely, world.service, first)
-    run(world, halted)
-    world.in_fit(halted, second, 1)
-    story.halted_participant = world.job(halted.executions[second], "participant_image")
-    stop(world, halted, world.service)
     story.reasons = {"lonely": reason_of(world, lonely), "halted": reason_of(world, halted)}
     story.record = world.buyer.wait(partial.session)
     story.jobs = {name: world.over(getattr(story, name)) for name in ("lonely", "halted", "partial")}
