@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from coordinator_image.admission import LauncherAdmission
+from nevermined_fl import logs
 from nevermined_fl.driver import Driver
 from nevermined_fl.errors import NeverminedFLError
 from nevermined_fl.session import Plan
@@ -28,7 +29,7 @@ logger = logging.getLogger("coordinator_image")
 
 def main(arguments: list[str]) -> int:
     """Run the job whose folder is named; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if len(arguments) != 1:
         logger.error("usage: python -m coordinator_image FOLDER")

@@ -8,6 +8,7 @@ import sys
 
 from gateway_plugin.app import open_gateway
 from gateway_plugin.server import serve
+from nevermined_fl import logs
 from nevermined_fl.errors import NeverminedFLError
 
 
@@ -16,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="gateway_plugin", description="Serve a provider's gateway.")
     parser.add_argument("--home", required=True, help="the provider's data folder, with provider.toml")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure()
     # httpx logs every URL that it calls.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:

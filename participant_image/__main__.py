@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nevermined_fl import logs
 from nevermined_fl.codecs import safetensors
 from nevermined_fl.errors import (
     NeverminedFLError,
@@ -40,7 +41,7 @@ _PATIENCE = 60.0
 
 def main(arguments: list[str]) -> int:
     """Run the job whose folder is named; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if len(arguments) != 1:
         logger.error("usage: python -m participant_image FOLDER")

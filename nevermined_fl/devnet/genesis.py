@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nevermined_fl import logs
 from nevermined_fl.devnet.contracts import deploy, development_owner, fund
 from nevermined_fl.devnet.home import Home
 from nevermined_fl.errors import ChainError, NeverminedFLError
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="nevermined_fl.devnet.genesis", description=__doc__)
     parser.add_argument("--home", required=True, type=Path)
     home = Home.at(parser.parse_args(arguments).home)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logs.configure()
     try:
         _make(home, home.load())
     except NeverminedFLError as error:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nevermined_fl import logs
 from nevermined_fl.devnet.child import Child, become_subreaper, spawn
 from nevermined_fl.devnet.home import Home, ProcessEntry
 from nevermined_fl.devnet.plan import plan_network, plan_servers, python_module
@@ -169,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rpc-url", default="")
     parser.add_argument("--tether", type=int, default=-1)
     chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logs.configure()
     supervisor = Supervisor(
         Home.at(chosen.home), providers=chosen.providers, rpc_url=chosen.rpc_url, tether=chosen.tether
     )

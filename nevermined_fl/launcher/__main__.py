@@ -8,6 +8,7 @@ import sys
 
 from aiohttp import web
 
+from nevermined_fl import logs
 from nevermined_fl.backends import open_backend
 from nevermined_fl.chain import connect
 from nevermined_fl.errors import NeverminedFLError, SettingsError
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--home", required=True, help="the provider's data folder")
     parser.add_argument("--log-level", default="INFO")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(options.log_level)
     try:
         settings = load_provider(options.home)
         secret = _secret(settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from waitress.server import create_server
 
+from nevermined_fl import logs
 from nevermined_fl.metadata_api.app import MAX_REQUEST_BYTES, create_app
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=5000, help="0 takes a free one (default %(default)s)")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     server = create_server(
