@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -22,6 +23,7 @@ from nevermined_fl.errors import (
 )
 from nevermined_fl.messages import MAX_MESSAGE_BYTES, JoinRequest, Wait
 from nevermined_fl.transports.http.client import HttpLink, fingerprint_of, pinned_context
+from nevermined_fl.transports.http.server import HttpServer, server_context
 from nevermined_fl.transports.http.wire import error_answer, error_of
 
 
@@ -222,3 +224,42 @@ async def test_a_new_upload_ends_the_old_one_that_hangs(world, tmp_path):
     assert not answer or b"superseded" in answer
     writer.close()
     assert world.driver._spool.has(ALICE, 1, digest(body))
+
+
+async def test_connections_of_strangers_do_not_stay(tmp_path, world):
+    """Else one stranger takes all that the coordinator's process may open, and nobody can join."""
+    server = HttpServer(world.driver.service, status=dict, greeting=0.6, strangers=2)
+    port = await server.start("127.0.0.1", 0, server_context(tmp_path / "tls.crt", tmp_path / "tls.key"))
+    context = pinned_context(world.certificate, world.fingerprint)
+    link = HttpLink(f"https://127.0.0.1:{port}", key=world.keys[ALICE], context=context)
+    await link.join(JoinRequest(ALICE, world.proof(ALICE)))
+    mine = set(server._known)
+    waiting = asyncio.ensure_future(link.next_task(after=99, wait=3))
+    strangers = []
+    for words in (b"", b"GET /v1/health HTTP/1.1\r\nSlow: ", b"POST /v1/join HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        writer.write(words)
+        strangers.append((reader, writer))
+    ended = []
+    for reader, writer in strangers:
+        with suppress(ConnectionError):
+            await asyncio.wait_for(reader.read(), 10)
+        ended.append(writer)
+    assert len(ended) == 3
+    assert await waiting == Wait(99)
+    assert set(server._known) >= mine
+    await link.close()
+    await server.close()
+
+
+async def test_of_many_strangers_the_oldest_go(tmp_path, world):
+    server = HttpServer(world.driver.service, status=dict, strangers=2)
+    port = await server.start("127.0.0.1", 0, server_context(tmp_path / "tls.crt", tmp_path / "tls.key"))
+    context = pinned_context(world.certificate, world.fingerprint)
+    first, second, third = [await asyncio.open_connection("127.0.0.1", port, ssl=context) for _ in range(3)]
+    with suppress(ConnectionError):
+        await asyncio.wait_for(first[0].read(), 10)
+    for _, writer in (second, third):
+        writer.write(b"GET /v1/health HTTP/1.1\r\nHost: c\r\n\r\n")
+    assert [await reader.readline() for reader, _ in (second, third)] == [b"HTTP/1.1 200 OK\r\n"] * 2
+    await server.close()

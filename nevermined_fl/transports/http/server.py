@@ -1,6 +1,7 @@
 """The coordinator's side of HTTPS: who is asking, how much may it send, and which call of the service is meant.
 
-Rule 1: sizes are judged from headers before a body is read. Rule 2: a body goes through one pooled block per upload;
+Rule 1: sizes are judged from headers before a body is read. Rule 2: a connection on which nobody has said who he is does
+not stay, so that strangers cannot take all that this process may open. Rule 3: a body goes through one pooled block per upload;
 digests and writes happen in a thread, so that one big upload delays nobody.
 """
 
@@ -13,8 +14,9 @@ import logging
 import math
 import os
 import ssl
+import time
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from aiohttp import ClientError, web
 
@@ -41,6 +43,9 @@ __all__ = ["HttpServer", "server_context"]
 logger = logging.getLogger(__name__)
 
 _IDLE = 60.0
+_GREETING = 60.0
+_STRANGERS = 1000
+_SWEEP = 1.0
 _PIECE = 256 * 1024
 _LINGER = 2.0
 """Seconds for which the rest of a refused body is thrown away, so that an honest peer gets to read why."""
@@ -61,10 +66,23 @@ class HttpServer:
     Args:
         service: the session.
         status: what ``GET /v1/health`` says to everybody.
+        greeting: seconds in which a connection has to show a bearer, or to join.
+        strangers: connections that may be open without; beyond that the oldest go.
     """
 
-    def __init__(self, service: SessionService, *, status: Callable[[], dict[str, str]]) -> None:
+    def __init__(
+        self,
+        service: SessionService,
+        *,
+        status: Callable[[], dict[str, str]],
+        greeting: float = _GREETING,
+        strangers: int = _STRANGERS,
+    ) -> None:
         self._service = service
+        self._greeting, self._most_strangers = greeting, strangers
+        self._known: WeakSet[asyncio.Transport] = WeakSet()
+        self._strangers: dict[asyncio.Transport, float] = {}
+        self._sweeping: asyncio.Task[None] | None = None
         self._status = status
         self._bearers: dict[str, str] = {}  # digest of the bearer -> participant
         self._uploads: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()
@@ -96,12 +114,28 @@ class HttpServer:
             await site.start()
         except OSError as error:
             raise TransportError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        self._sweeping = asyncio.ensure_future(self._sweep())
         found: int = self._runner.addresses[0][1]
         return found
 
     async def close(self) -> None:
         """Stop listening and let go of connections."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         await self._runner.cleanup()
+
+    async def _sweep(self) -> None:
+        """End connections of strangers; aiohttp itself waits for a first request for ever."""
+        while True:
+            await asyncio.sleep(min(_SWEEP, self._greeting / 2))
+            now, server = time.monotonic(), self._runner.server
+            found = [handler.transport for handler in (server.connections if server else [])]
+            strangers = [transport for transport in found if transport is not None and transport not in self._known]
+            self._strangers = {transport: self._strangers.get(transport, now) for transport in strangers}
+            oldest = sorted(self._strangers.items(), key=lambda item: item[1])
+            for place, (transport, since) in enumerate(oldest):
+                if now - since > self._greeting or place < len(oldest) - self._most_strangers:
+                    transport.abort()
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.json_response(self._status())
@@ -112,6 +146,7 @@ class HttpServer:
         joined = await self._service.join(message)
         self._bearers = {b: p for b, p in self._bearers.items() if p != joined.participant}
         self._bearers[_hash(joined.bearer)] = joined.participant
+        self._greet(request)
         return _answer(joined)
 
     async def _leave(self, request: web.Request) -> web.Response:
@@ -178,7 +213,12 @@ class HttpServer:
         participant = self._bearers.get(_hash(bearer))
         if scheme != "Bearer" or participant is None:
             raise Unauthenticated("the bearer is not known here", check="bearer", hint="join again")
+        self._greet(request)
         return participant
+
+    def _greet(self, request: web.Request) -> None:
+        if isinstance(request.transport, asyncio.Transport):
+            self._known.add(request.transport)
 
 
 async def _send(request: web.Request, path: Path) -> web.StreamResponse:
