@@ -66,9 +66,17 @@ def did_is_ours(case: Case) -> None:
 
 
 def did_matches_ddo(case: Case) -> None:
-    """The asset's DDO is the one that was registered, and states the terms of a compute service."""
+    """The asset's DDO is the one that was registered, states a compute service's terms, and a machine's are our own."""
     ddo = genuine_ddo(case, case.registration)
     case.asset_kind, case.terms = assets.kind(ddo), assets.compute_terms(ddo)
+    # The registry lets anybody make us provider or owner of his DID. Of a dataset that changes nothing, for the launcher
+    # must have it; a machine it always has, and the stranger's DDO would set its price.
+    maker = checksum_address(assets.creator(ddo))
+    if case.asset_kind == "compute" and maker not in case.provider:
+        raise PermissionDenied(
+            f"the compute service {case.agreement.did} was made by {maker}, not by this provider",
+            hint="buy a service that this provider offers",
+        )
 
 
 def conditions_match_ddo(case: Case) -> None:

@@ -1,5 +1,7 @@
 """What a launcher refuses before anything runs, and what the coordinator's door refuses."""
 
+from dataclasses import replace
+
 import pytest
 from launcher_world import BUYER, CLOUD, HOSPITAL, STRANGER, TRAINER
 
@@ -212,3 +214,23 @@ async def test_a_forged_token_in_a_real_join_leaves_the_session_alone(world):
     assert (await honest.wait(await world.begin(honest)))["payment"] == "paid"
     assert (await world.cloud.wait(cloud))["payment"] == "paid"
     assert (await forger.wait(job))["payment"] == "unpaid"
+
+
+@pytest.mark.parametrize("way", ["provider", "owner"])
+async def test_a_compute_service_that_a_buyer_made_in_this_providers_name(world, way):
+    """The registry asks nobody who is made provider or owner of a DID: the buyer would run here and pay himself."""
+    terms = replace(world.terms(world.cloud, inbound=True), amounts=(1,), receivers=(BUYER.address,))
+    world.compute = world.publish(BUYER, assets.build_compute, terms, world.cloud)
+    world.begin_session()
+    price = {"did": world.compute, "amounts": (1,), "receivers": (BUYER.address,)}
+    agreement = world.chain.create_agreement(BUYER, timeout=400, **price)
+    world.chain.lock_payment(BUYER, agreement, **price)
+    assert await refused(world.cloud, agreement, world.session) == (403, "did_is_ours")
+    if way == "provider":
+        ddo = world.metadata.resolve(world.compute)
+        checksum, url = assets.registry_checksum(ddo), ddo["service"][0]["serviceEndpoint"]
+        seed = assets.did_seed(ddo)
+        world.chain.register(BUYER, seed=seed, checksum=checksum, url=url, providers=(CLOUD.address,))
+    else:
+        world.chain.transfer_ownership(BUYER, world.compute, CLOUD.address)
+    assert await refused(world.cloud, agreement, world.session) == (403, "did_matches_ddo")
