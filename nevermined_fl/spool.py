@@ -72,7 +72,7 @@ class Spool:
 
     def clear(self, round_number: int) -> None:
         """Drop the updates of this round and of earlier ones."""
-        for path in list(self._folder.iterdir()):
+        for path in {*self._folder.iterdir(), *self._sinks}:
             if int(path.name.partition("-")[0]) <= round_number:
                 self._forget(path)
 
@@ -83,7 +83,9 @@ class Spool:
         self._sinks.clear()
 
     def _of(self, participant: str, round_number: int) -> list[Path]:
-        return list(self._folder.glob(f"{_stem(participant, round_number)}*"))
+        """Its files, and its sinks that have no file yet: asking opens one, and a peer may ask for many digests."""
+        stem = _stem(participant, round_number)
+        return [*self._folder.glob(f"{stem}*"), *(path for path in self._sinks if path.name.startswith(stem))]
 
     def _forget(self, path: Path) -> None:
         if (sink := self._sinks.pop(path.with_suffix(""), None)) is not None:

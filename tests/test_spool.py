@@ -140,3 +140,13 @@ def test_a_new_update_of_a_round_drops_the_participants_old_one_alone(spool, tmp
     spool.clear(1)
     assert len(list((tmp_path / "spool").iterdir())) == 1
     assert spool.has("alice", 2, digest(first))
+
+
+def test_who_asks_for_many_digests_holds_one_sink(spool):
+    size = len(body())
+    for number in range(50):
+        spool.open("alice", 1, f"sha256:{number:064x}", size)
+    spool.open("bob", 2, digest(body()), size)
+    assert len(spool._sinks) == 2
+    spool.clear(1)
+    assert len(spool._sinks) == 1
