@@ -11,6 +11,7 @@ import json
 import logging
 import secrets
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 _PROOF_MEMORY = 180.0
 """Seconds for which a proof is remembered: longer than it can be fresh."""
+
+_MOST_LEAVES = 100
+"""Each time is written to the journal and to the events: a member that comes and goes for ever must not fill the disk."""
 
 
 class Conductor(Protocol):
@@ -77,6 +81,7 @@ class Service:
         self._keys: dict[str, str] = {}
         self._proofs: dict[str, float] = {}
         self._told: set[str] = set()
+        self._leaves: Counter[str] = Counter()
         self._heard = asyncio.Event()
 
     async def join(self, request: JoinRequest) -> Joined:
@@ -147,6 +152,9 @@ class Service:
 
     async def leave(self, participant: str) -> None:
         """It will not answer any more, until it joins again: do not wait for it."""
+        self._leaves[participant] += 1
+        if self._leaves[participant] > _MOST_LEAVES:
+            raise RemoteProtocolError(f"nobody leaves a session more than {_MOST_LEAVES} times", code="too_often")
         self._conductor.handle(events.Left(participant))
 
     async def farewell(self, seconds: float) -> None:

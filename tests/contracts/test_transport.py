@@ -261,6 +261,15 @@ async def test_who_leaves_is_not_waited_for(world):
     assert isinstance(await bob.next_task(after=0, wait=0), Train)
 
 
+async def test_who_comes_and_goes_for_ever_fills_no_journal(world):
+    alice = await world.joined(ALICE)
+    for _ in range(100):
+        await alice.leave()
+    with pytest.raises(RemoteProtocolError) as caught:
+        await alice.leave()
+    assert caught.value.code == "too_often"
+
+
 async def test_joining_again_makes_the_first_link_a_strangers(world):
     first = await world.joined(ALICE)
     second = await world.joined(ALICE)
