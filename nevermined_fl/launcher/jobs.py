@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl.errors import Conflict
@@ -96,16 +96,43 @@ class Jobs:
                 job.id, stage="over", status="Error", reason="an error of the launcher's; see its log", finished=now
             )
         finally:
-            self._limits.pop(job.id, None)
-            self._tasks.pop(job.id, None)
-            if self._launcher.store.get(job.id).finished is not None:
-                _tidy(self._launcher.work(job.id))
+            try:
+                if self._launcher.store.get(job.id).finished is not None:
+                    # In a thread: an algorithm may leave millions of files.
+                    await self._launcher.call(_tidy, self._launcher.work(job.id))
+            finally:
+                self._limits.pop(job.id, None)
+                self._tasks.pop(job.id, None)
 
 
 def _tidy(work: Path) -> None:
     """Leave no data, keys or models in the folder of a job that is over; what tells how it went stays."""
+    folders = []
     for path in work.glob("*"):
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+            folders.append(path)
         elif path.name not in _KEPT:
             path.unlink(missing_ok=True)
+    for path in folders:
+        try:
+            _remove(path)
+        except OSError as error:
+            logger.warning("%s could not be removed: %s", path, error.strerror)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of whatever depth and permissions: its folders move up beside it first.
+
+    shutil.rmtree follows a hostile job down until the stack or the open files end.
+    """
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        current.chmod(0o700)
+        for path in list(current.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(0o700)  # who may not write into a folder may not move it either
+                pending.append(path.rename(folder.with_name(f".{secrets.token_hex(8)}")))
+            else:
+                path.unlink()
+        current.rmdir()
