@@ -4,10 +4,13 @@ import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import typer
 
 from gateway_plugin import checks
 from nevermined_fl import aggregation, messages, permissions, settings
+from nevermined_fl.cli.app import app, main
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -58,6 +61,32 @@ def test_the_readme_s_two_commands_are_targets():
     for target in ("demo", "test"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
         assert f"make {target}" in (DOCS.parent / "README.md").read_text()
+
+
+def test_every_command_is_in_cli_md_with_an_example_of_its_own():
+    with pytest.raises(SystemExit):
+        main(["--help"])  # it loads the modules that register commands
+    names = []
+    for name, command in typer.main.get_command(app).commands.items():
+        names += [f"{name} {below}" for below in getattr(command, "commands", {})] or [name]
+    rows = dict(
+        re.findall(r"^\| `([a-z ]+)` \|.*\| `nevermined-fl ([^`]+)` \|$", (DOCS / "cli.md").read_text(), re.MULTILINE)
+    )
+    assert set(rows) == set(names)
+    assert all(example.startswith(name) for name, example in rows.items())
+
+
+def test_the_readme_s_algorithm_runs_as_it_stands(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS.parent / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "algorithm.py").write_text(code)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        header = ",".join(f"x{number}" for number in range(64))
+        np.savetxt(tmp_path / f"{name}.csv", rng.normal(size=(4, 64)), delimiter=",", header=header, comments="")
+    data = ["--data", str(tmp_path / "a.csv"), "--data", str(tmp_path / "b.csv"), "--into", str(tmp_path / "model")]
+    with pytest.raises(SystemExit) as stop:
+        main(["simulate", str(tmp_path / "algorithm.py"), *data, "--rounds", "1"])
+    assert stop.value.code == 0
 
 
 def test_links_between_documents_lead_somewhere():
