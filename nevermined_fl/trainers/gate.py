@@ -30,6 +30,7 @@ __all__ = ["REFUSED", "copy_file", "copy_update", "judge_examples", "judge_failu
 REFUSED = "Refused"
 """The kind of a TrainerError that the gate itself raises."""
 
+_NOT_ONE = "NotOneTrainer"
 _KINDS = frozenset(
     name
     for module in (builtins, np.exceptions, np.linalg)
@@ -101,7 +102,10 @@ def judge_failure(body: Any, lines: int) -> TrainerError:
     kind, line = found.get("kind"), found.get("line")
     kind = kind if isinstance(kind, str) and kind in _KINDS else "Exception"
     line = line if type(line) is int and 0 <= line <= lines else 0
-    return TrainerError(f"the algorithm raised {kind} in line {line}", kind=kind, line=line)
+    if found.get("kind") == _NOT_ONE:
+        return _refused("the algorithm file should have exactly one Trainer subclass")
+    where = f"in line {line}" if line else "outside of its own lines"
+    return TrainerError(f"the algorithm raised {kind} {where}", kind=kind, line=line)
 
 
 def _refused(text: str) -> TrainerError:

@@ -37,6 +37,10 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+class NotOneTrainer(Exception):
+    """A file with no Trainer, or more than one: the gate knows this name and says it in its own words."""
+
+
 class _Host:
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -101,7 +105,7 @@ def _trainer_class(file: Path) -> type[Trainer]:
     found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Trainer)]
     own = [kind for kind in found if kind.__module__ == "algorithm"]
     if len(own) != 1:
-        raise TypeError(f"the algorithm file should have one Trainer subclass, it has {len(own)}")
+        raise NotOneTrainer(f"the algorithm file should have one Trainer subclass, it has {len(own)}")
     return own[0]
 
 

@@ -199,7 +199,7 @@ def test_the_initial_model_and_its_schema_come_of_the_algorithm_without_data(tmp
     ("text", "kind", "line"),
     [
         ("def broken(:\n", "SyntaxError", 1),
-        ("x = 1\n", "TypeError", 0),
+        ("x = 1\n", "Refused", 0),
         ("import nonexistent_module\n", "ModuleNotFoundError", 1),
     ],
 )

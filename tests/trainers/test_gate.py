@@ -107,4 +107,8 @@ def test_other_metrics_are_refused_without_repeating_them(metrics):
 def test_of_a_failure_leaves_a_well_known_type_and_a_line_of_the_file(body, kind, line):
     error = gate.judge_failure(body, 10)
     assert (error.kind, error.line) == (kind, line)
-    assert str(error) == f"the algorithm raised {kind} in line {line}"
+    assert str(error) == f"the algorithm raised {kind} " + (f"in line {line}" if line else "outside of its own lines")
+
+
+def test_a_file_without_exactly_one_trainer_is_told_so():
+    assert "exactly one Trainer subclass" in str(gate.judge_failure({"kind": "NotOneTrainer", "line": 0}, 10))
