@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nevermined_fl.marketplace.quote import tokens
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -100,10 +102,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
-
-
-def tokens(amount: int, decimals: int) -> str:
-    """An amount in the token's smallest unit as people write it."""
-    whole, rest = divmod(amount, 10**decimals)
-    fraction = f"{rest:0{decimals}d}".rstrip("0") if decimals else ""
-    return f"{whole}.{fraction}" if fraction else str(whole)

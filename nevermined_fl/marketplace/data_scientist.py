@@ -15,6 +15,7 @@ from nevermined_fl.errors import InvalidRequest, NotFound, SessionFailed, Settin
 from nevermined_fl.marketplace import publishing, purchase, results
 from nevermined_fl.marketplace.market import Market, open_market
 from nevermined_fl.marketplace.publishing import PlanSettings
+from nevermined_fl.marketplace.quote import tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from nevermined_fl.marketplace.running import Outcome
     from nevermined_fl.marketplace.session_file import SessionFile
     from nevermined_fl.ports import ProvenanceEdge
+    from nevermined_fl.session.plan import Plan
     from nevermined_fl.settings import Network
     from nevermined_fl.tokens import SessionRecord
 
@@ -119,6 +121,18 @@ class DataScientist:
         did = publishing.publish_algorithm(self.market, prepared, gateway=gateway, name=name or Path(file).stem)
         return replace(prepared, did=did)
 
+    def check_plan(
+        self, algorithm: Algorithm, *, datasets: Sequence[str], compute: str, settings: PlanSettings | None = None
+    ) -> Plan:
+        """The plan of a session, before anything is published.
+
+        Raises:
+            InvalidRequest: a parameter is out of bounds, or one of the DIDs sells nothing that a session needs.
+        """
+        plan = (settings or PlanSettings()).plan(algorithm, datasets)
+        purchase.quote(self.market, plan, datasets=plan.members, compute=compute)
+        return plan
+
     def publish_session(
         self,
         algorithm: Algorithm,
@@ -128,8 +142,8 @@ class DataScientist:
         settings: PlanSettings | None = None,
         name: str = "federated session",
     ) -> str:
-        """Publish the coordinator's workflow with the plan; returns the session's DID."""
-        plan = (settings or PlanSettings()).plan(algorithm, datasets)
+        """Publish the coordinator's workflow with the plan, if all of it can be bought; returns the session's DID."""
+        plan = self.check_plan(algorithm, datasets=datasets, compute=compute, settings=settings)
         return publishing.publish_session(self.market, plan, algorithm, compute=compute, name=name)
 
     def publish_workflow(self, session: str, *, algorithm: str, name: str = "participants' workflow") -> str:
@@ -164,9 +178,12 @@ class DataScientist:
         plan, compute = purchase.plan_of(self.market, session)
         total = purchase.quote(self.market, plan, datasets=plan.members, compute=compute)
         if total.missing():
+            cost, held, missing = (
+                tokens(amount, total.decimals) for amount in (total.total(), total.balance, total.missing())
+            )
             raise SettingsError(
-                f"the session costs {total.total()} and {self.address} has {total.balance}; nothing was sent",
-                hint=f"{total.missing()} more are needed",
+                f"the session costs {cost} tokens and {self.address} has {held}; nothing was sent",
+                hint=f"{missing} more are needed",
             )
         return {did: purchase.order(self.market, did, plan) for did in (compute, *plan.members)}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nevermined_fl import assets
 from nevermined_fl.errors import ChainError, InvalidRequest, NotFound, SettingsError
-from nevermined_fl.marketplace.quote import Position, Quote, timeout_blocks
+from nevermined_fl.marketplace.quote import Position, Quote, timeout_blocks, tokens
 from nevermined_fl.ports import ConditionState
 from nevermined_fl.session.plan import Plan
 
@@ -35,11 +35,13 @@ def quote(market: Market, plan: Plan, *, datasets: Sequence[str], compute: str) 
     """What compute on these datasets and the coordinator cost, and whether the balance suffices.
 
     Raises:
-        InvalidRequest: the compute service accepts no inbound connections, or sellers want different tokens.
+        InvalidRequest: something else than a dataset is among them, the compute service accepts no inbound connections, or sellers want different tokens.
     """
     positions, terms = [], []
     for role, did in (*(("participant", did) for did in datasets), ("coordinator", compute)):
         ddo = market.metadata.resolve(did)
+        if role == "participant" and (found := assets.kind(ddo)) != "dataset":
+            raise InvalidRequest(f"{did} is a {found}, not a dataset", check="main_type")
         terms.append(assets.compute_terms(ddo))
         name = assets.summary(ddo).name
         positions.append(Position(role, did, name, terms[-1].price(), terms[-1].timeout_blocks, terms[-1].inbound))
@@ -74,9 +76,10 @@ def order(market: Market, did: str, plan: Plan) -> str:
     terms = assets.compute_terms(market.metadata.resolve(did))
     balance = market.chain.balance(market.account.address)
     if balance < terms.price():
+        price, held = (tokens(amount, market.chain.token_decimals()) for amount in (terms.price(), balance))
         raise SettingsError(
-            f"{did} costs {terms.price()} and {market.account.address} has {balance}; nothing was sent",
-            hint=f"{terms.price() - balance} more are needed",
+            f"{did} costs {price} tokens and {market.account.address} has {held}; nothing was sent",
+            hint="`nevermined-fl quote` says what a session costs",
         )
     timeout = timeout_blocks(plan, block_seconds=market.chain.block_seconds(), terms=terms)
     agreement = _unpaid(market, did, terms, timeout)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nevermined_fl.assets import Terms
     from nevermined_fl.session.plan import Plan
 
-__all__ = ["Position", "Quote", "timeout_blocks"]
+__all__ = ["Position", "Quote", "timeout_blocks", "tokens"]
 
 _MARGIN_SECONDS = 120.0
 _MARGIN_FACTOR = 1.5
@@ -76,6 +76,13 @@ class Quote:
         """For ``--json``."""
         derived = {"total": self.total(), "missing": self.missing(), "gas": self.gas(), "meaning": self.meaning()}
         return asdict(self) | derived
+
+
+def tokens(amount: int, decimals: int) -> str:
+    """An amount in the token's smallest unit as people write it."""
+    whole, rest = divmod(amount, 10**decimals)
+    fraction = f"{rest:0{decimals}d}".rstrip("0") if decimals else ""
+    return f"{whole}.{fraction}" if fraction else str(whole)
 
 
 def timeout_blocks(plan: Plan, *, block_seconds: float, terms: Terms) -> int:

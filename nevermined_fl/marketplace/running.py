@@ -15,6 +15,7 @@ from nevermined_fl import assets
 from nevermined_fl.errors import PermissionDenied, SettingsError
 from nevermined_fl.files import sha256_bytes, write_json
 from nevermined_fl.marketplace.publishing import prepare_algorithm
+from nevermined_fl.marketplace.quote import tokens
 from nevermined_fl.marketplace.session_file import SessionFile, load_session
 
 if TYPE_CHECKING:
@@ -177,7 +178,8 @@ class _Steps:
         quote = self._buyer.quote(self._receipt.session)
         due = sum(position.price for position in quote.positions if position.did in missing)
         if due > quote.balance:
-            raise SettingsError(f"{due} are due and {self._buyer.address} has {quote.balance}; nothing was sent")
+            cost, held = (tokens(amount, quote.decimals) for amount in (due, quote.balance))
+            raise SettingsError(f"{cost} tokens are due and {self._buyer.address} has {held}; nothing was sent")
         for did in missing:
             self._progress(f"order {did}")
             agreement = self._buyer.order(did, session=self._receipt.session)
@@ -205,6 +207,9 @@ class _Steps:
         # The algorithm is prepared again when only the session is missing: equal seeds make equal first models.
         self._progress("make the first model")
         algorithm = prepare_algorithm(self._file.algorithm, self._file.settings)
+        self._buyer.check_plan(
+            algorithm, datasets=self._file.datasets, compute=self._file.compute, settings=self._file.settings
+        )
         if not self._receipt.algorithm:
             self._progress("publish the algorithm")
             gateway = self._file.gateway or self._gateway(self._file.datasets[0])
