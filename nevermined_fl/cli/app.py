@@ -67,8 +67,8 @@ def _run(words: list[str], out: Output) -> int:
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not complain about it once more while it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except Exception as error:  # noqa: BLE001  a bug of ours: one sentence for users, the traceback for developers
-        _bug(error, out)
+    except Exception as error:  # noqa: BLE001  nothing that a command raises may show a traceback
+        _unforeseen(error, out)
     else:
         code = code if isinstance(code, int) else 0
     if code == _INTERRUPTED:
@@ -86,8 +86,13 @@ def _usage(error: Exception, out: Output) -> int:
     return 2
 
 
-def _bug(error: Exception, out: Output) -> None:
+def _unforeseen(error: Exception, out: Output) -> None:
+    """A file of the user's that cannot be read or written, or else a bug of ours; the traceback is for developers."""
     if os.environ.get(DEBUG_VARIABLE):
         traceback.print_exception(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        hint = "choose another place, or change its permissions"
+        out.error("FileError", f"{error.filename}: {error.strerror}", hint=hint)
+        return
     hint = f"this is a bug of ours; {DEBUG_VARIABLE}=1 shows where"
     out.error("InternalError", f"{type(error).__name__}: {error}", hint=hint)

@@ -9,6 +9,7 @@ import typer
 from nevermined_fl.cli.app import app, command
 from nevermined_fl.cli.options import JsonFlag, KeyFileOption, NetworkOption, PasswordOption, data_scientist
 from nevermined_fl.cli.output import Output
+from nevermined_fl.errors import NotFound
 
 if TYPE_CHECKING:
     from nevermined_fl import DataScientist
@@ -69,6 +70,8 @@ def status(
         found = buyer.status(agreement, chosen)
     rows = [(name, value) for name, value in found.items() if isinstance(value, str | int | float) and value != ""]
     out.table(chosen, ("", ""), rows)
+    if found.get("status") == "Succeeded" and found.get("did"):
+        out.say(f"the model: nevermined-fl fetch {found['did']}")
     out.result({"execution": chosen} | found)
     if found.get("status") in {"Failed", "Error"}:
         raise typer.Exit(1)
@@ -108,15 +111,21 @@ def stop(
     out = Output(as_json=as_json)
     buyer = data_scientist(key, password_file, network)
     chosen = execution or _newest(buyer, agreement)
-    buyer.stop(agreement, chosen)
-    out.say(f"{chosen} is stopped")
-    out.result({"agreement": agreement, "execution": chosen, "stopped": True})
+    before = buyer.status(agreement, chosen).get("status")
+    if before not in _OVER:
+        buyer.stop(agreement, chosen)
+    out.say(f"{chosen} was over already: {before}" if before in _OVER else f"{chosen} is stopped")
+    out.result({"agreement": agreement, "execution": chosen, "stopped": before not in _OVER})
 
 
 def _newest(buyer: "DataScientist", agreement: str) -> str:
     found = buyer.executions(agreement)
     if not found:
-        raise typer.BadParameter(f"agreement {agreement} has no execution yet: start one")
+        raise NotFound(
+            f"agreement {agreement} has no execution yet",
+            check="execution_exists",
+            hint=f"start one with: nevermined-fl start {agreement} --workflow DID",
+        )
     return found[-1]
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
+_KINDS = ("dataset", "compute", "algorithm", "workflow", "fl-coordinator", "model")
 Did = Annotated[str, typer.Argument(metavar="DID", help="did:nv:…")]
 
 
@@ -22,7 +23,7 @@ Did = Annotated[str, typer.Argument(metavar="DID", help="did:nv:…")]
 def search(
     *,
     words: Annotated[list[str], typer.Argument(help="Words to look for.")],
-    kind: Annotated[str, typer.Option(help="dataset, compute, algorithm, workflow, fl-coordinator or model.")] = "",
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(_KINDS)}.")] = "",
     network: NetworkOption = None,
     key: KeyFileOption = None,
     password_file: PasswordOption = None,
@@ -30,6 +31,8 @@ def search(
 ) -> None:
     """Find assets by words in their names, descriptions and tags."""
     out = Output(as_json=as_json)
+    if kind and kind not in _KINDS:
+        raise typer.BadParameter(f"expected one of {', '.join(_KINDS)}, got {kind!r}", param_hint="'--kind'")
     buyer = data_scientist(key, password_file, network)
     found = buyer.search(" ".join(words), kind=kind)
     decimals = buyer.market.chain.token_decimals()

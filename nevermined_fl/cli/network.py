@@ -33,7 +33,10 @@ def up(
     ] = True,
     as_json: JsonFlag = False,
 ) -> None:
-    """Start chain, contracts, metadata API and providers, each with its own key, gateway and launcher."""
+    """Start chain, contracts, metadata API and providers, each with its own key, gateway and launcher.
+
+    What a network that was stopped left in the folder is removed first.
+    """
     out = Output(as_json=as_json)
     with network.start(home, providers=providers, rpc_url=rpc_url) as net:
         with out.waiting("starting the network"):

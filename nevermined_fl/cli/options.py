@@ -57,12 +57,13 @@ def network_file(path: Path | None) -> Path:
 def data_scientist(key: Path | None, password_file: Path | None, network: Path | None) -> DataScientist:
     """The data scientist of ``--key``, the environment, or the devnet that the network file belongs to."""
     found = network_file(network)
+    loaded = load_network(found)
     chosen = key or (Path(os.environ[KEY_VARIABLE]) if os.environ.get(KEY_VARIABLE) else None)
     if chosen is None:
         chosen = found.parent / "data-scientist" / "key.json"
         if not chosen.exists():
             raise SettingsError("no key", hint="name one with --key, or make one with: nevermined-fl keys new key.json")
-    return nevermined_fl.DataScientist(chosen, load_network(found), password_file=password_file)
+    return nevermined_fl.DataScientist(chosen, loaded, password_file=password_file)
 
 
 def provider(home: Path) -> Provider:

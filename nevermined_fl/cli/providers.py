@@ -33,10 +33,10 @@ def init(
     """Make a data folder: key, password file, launcher secret, and a provider.toml that allows nothing yet."""
     out = Output(as_json=as_json)
     made = nevermined_fl.Provider.init(home, name=name, network=network_file(network))
-    out.say(
-        f"{made.home / 'provider.toml'}: say there who may buy and where your data lie, then\nnevermined-fl provider serve"
-    )
-    out.result({"home": made.home, "settings": made.home / "provider.toml"})
+    file = made.home / "provider.toml"
+    out.say(f"address {made.address}: it needs ether for gas before it can publish")
+    out.say(f"{file}: say there who may buy, then\nnevermined-fl provider serve --home {home}")
+    out.result({"home": made.home, "settings": file, "address": made.address})
 
 
 @command(group, "serve", "nevermined-fl provider serve --home provider")
@@ -73,7 +73,7 @@ def status(*, home: ProviderHome = Path(), as_json: JsonFlag = False) -> None:
 @command(group, "review", "nevermined-fl provider review sha256:9f… --home provider")
 def review(
     *,
-    digest: Annotated[str, typer.Argument(metavar="[DIGEST]", help="Print this algorithm; default list all.")] = "",
+    digest: Annotated[str, typer.Argument(metavar="DIGEST", help="Print this algorithm; default list all.")] = "",
     home: ProviderHome = Path(),
     as_json: JsonFlag = False,
 ) -> None:

@@ -141,5 +141,9 @@ def workflow(
 
 def _done(did: str, *, as_json: bool, **more: object) -> None:
     out = Output(as_json=as_json)
-    out.say("\n".join([did, *(f"{name}: {value}" for name, value in more.items())]))
+    out.say(did)
+    for name, value in more.items():
+        rows = value.items() if isinstance(value, dict) else [("", value)]
+        for about, text in rows:
+            out.say(f"{name}: {about} {text}" if about else f"{name}: {text}")
     out.result({"did": did} | more)

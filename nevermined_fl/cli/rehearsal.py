@@ -72,6 +72,7 @@ def run(
 ) -> Rehearsal:
     """Simulate; the model and its card are in ``into`` afterwards."""
     prepared = prepare_algorithm(algorithm, chosen)
+    into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="nevermined-fl-") as name:
         folder = Path(name)
         files = list(data) or _demo_files(folder / "data", chosen.seed)
@@ -86,7 +87,6 @@ def run(
             # It is the user's own machine and code: here the traceback may be seen.
             _show_output(work, progress)
             raise
-        into.mkdir(parents=True, exist_ok=True)
         for output in ("model.safetensors", "card.json"):
             shutil.copyfile(result.outputs / output, into / output)
     rounds = tuple(Round(each.number, dict(each.metrics)) for each in result.history)

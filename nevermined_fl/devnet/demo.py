@@ -23,6 +23,7 @@ from nevermined_fl.errors import BackendError, NotFound
 from nevermined_fl.marketplace.data_scientist import DataScientist
 from nevermined_fl.marketplace.publishing import PlanSettings
 from nevermined_fl.marketplace.running import wait_approved, wait_settled
+from nevermined_fl.trainers.sandbox import isolation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -142,6 +143,8 @@ class Demo:
         with network.start(options.home, providers=options.providers, rpc_url=options.rpc_url) as net:
             with self._step("network", "an embedded Nevermined network starts"):
                 state = net.wait_ready()
+            if isolation() == "none":
+                self.progress("no isolation: bubblewrap does not work here, and a network for trying allows that")
             result = self._tell(state, table, split)
             if options.keep:
                 net.release()

@@ -141,6 +141,28 @@ def test_a_key_is_made_with_a_password_that_never_stands_in_argv(capsys, tmp_pat
     assert "never overwritten" in json.loads(out)["message"]
 
 
+@pytest.mark.parametrize("words", [("keys", "new", "file/key.json"), ("devnet", "up", "--home", "file/net")])
+def test_a_place_that_cannot_be_written_is_named_and_no_bug_of_ours(capsys, tmp_path, monkeypatch, words):
+    monkeypatch.setenv("NEVERMINED_FL_PASSWORD", "correct horse")
+    (tmp_path / "file").touch()
+    code, out, _ = call(capsys, *words, "--json")
+    body = json.loads(out)
+    assert (code, body["error"]) == (1, "FileError")
+    assert body["message"].startswith(("file: ", str(tmp_path / "file")))
+
+
+def test_a_network_file_that_is_missing_is_named_before_the_key(capsys):
+    code, out, _ = call(capsys, "search", "digits", "--network", "absent.json", "--json")
+    assert (code, json.loads(out)["message"]) == (1, "no network file absent.json")
+
+
+def test_an_unknown_kind_is_refused_instead_of_finding_nothing(capsys):
+    code, out, _ = call(capsys, "search", "digits", "--kind", "datasets", "--json")
+    body = json.loads(out)
+    assert code == 2
+    assert "expected one of dataset, compute" in body["message"]
+
+
 def test_a_network_that_does_not_run_is_nothing_to_stop(capsys):
     code, out, _ = call(capsys, "devnet", "down", "--json")
     assert (code, json.loads(out)["stopped"]) == (0, False)
