@@ -99,8 +99,11 @@ def test_a_network_does_not_outlive_a_command_that_was_killed(tmp_path):
         assert len(processes) >= 8
         demo.kill()
         demo.wait()
-        until(lambda: not survivors(processes), "the end of the network", seconds=20)
-        assert open_ports(state) == []
+        try:
+            until(lambda: not survivors(processes), "the end of the network", seconds=20)
+            assert open_ports(state) == []
+        finally:
+            kill_all(tuple(pid for pid, _ in survivors(processes)))
 
 
 def test_a_network_can_be_brought_up_looked_at_and_taken_down(tmp_path):
