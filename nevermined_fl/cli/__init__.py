@@ -4,6 +4,23 @@ Here belongs what a person types and reads. Not here: any decision; a script tha
 ``nevermined_fl`` instead. Heavy libraries are imported when a command runs, so that ``--help`` answers at once.
 """
 
-from nevermined_fl.cli.app import main
+import sys
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``nevermined-fl``: run one command and exit."""
+    try:
+        from nevermined_fl.cli.app import main as run  # noqa: PLC0415  Ctrl-C is answered while it loads, too
+
+        run(arguments)
+    except KeyboardInterrupt:
+        if "--json" in (sys.argv if arguments is None else arguments):
+            sys.stdout.write('{"error": "Interrupted", "message": "interrupted", "hint": ""}\n')
+        else:
+            sys.stderr.write("error: interrupted\n")
+        sys.exit(_INTERRUPTED)

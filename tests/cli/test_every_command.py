@@ -9,6 +9,7 @@ import time
 import pytest
 import typer
 
+from nevermined_fl import cli
 from nevermined_fl.cli.app import app, main
 
 COMMANDS = [
@@ -185,3 +186,16 @@ def test_a_bug_of_ours_is_one_sentence_and_a_traceback_on_request(capsys, monkey
     assert "Traceback" not in err
     monkeypatch.setenv("NEVERMINED_FL_DEBUG", "1")
     assert "Traceback" in call(capsys, "devnet", "down")[2]
+
+
+def test_ctrl_c_while_the_command_loads_is_answered_as_later(capsys, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nevermined_fl.cli.app.import_module", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["search", "digits", "--json"])
+    assert (stop.value.code, json.loads(capsys.readouterr().out)["error"]) == (130, "Interrupted")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["search", "digits"])
+    assert (stop.value.code, capsys.readouterr().err) == (130, "error: interrupted\n")
