@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nevermined_fl.launcher.approvals import Approval
     from nevermined_fl.launcher.store import Job
     from nevermined_fl.marketplace.market import Market
+    from nevermined_fl.settings import GatewaySettings, LauncherSettings
 
 __all__ = ["Provider"]
 
@@ -194,7 +196,14 @@ class Provider:
         return text[-_LOG_BYTES:].decode(errors="replace")
 
     def serve(self) -> int:
-        """Run gateway and launcher until one ends or the process is interrupted; its exit code."""
+        """Run gateway and launcher until one ends or the process is interrupted; its exit code.
+
+        Raises:
+            SettingsError: something else listens where one of them should.
+            BackendError: one of them ended by itself.
+        """
+        for server in ("gateway", "launcher"):
+            _check_free(server, getattr(self.settings, server))
         # A service manager stops with SIGTERM, a person with Ctrl-C: both end here.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         parts = [self._start("nevermined_fl.launcher"), self._start("gateway_plugin")]
@@ -217,6 +226,18 @@ class Provider:
 
     def _approvals(self) -> Approvals:
         return Approvals(self._database())
+
+
+def _check_free(server: str, where: GatewaySettings | LauncherSettings) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in where.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((where.host, where.port))
+        except OSError as error:
+            raise SettingsError(
+                f"the {server} cannot listen on {where.host}:{where.port}: {error.strerror}",
+                hint=f"choose another port in [{server}] of provider.toml, or end what listens there",
+            ) from error
 
 
 def _stop(parts: list[subprocess.Popen[bytes]]) -> None:

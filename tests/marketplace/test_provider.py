@@ -1,5 +1,6 @@
 """A provider's data folder: made once, private, and its owner's lines kept."""
 
+import socket
 import stat
 
 import pytest
@@ -88,3 +89,12 @@ def test_init_makes_a_provider_that_allows_nobody(tmp_path):
     assert made.settings.policy.buyers == ()
     assert made.settings.path(made.settings.network) == tmp_path / "network.json"
     assert made.jobs() == ()
+
+
+def test_a_port_that_is_taken_is_named_before_anything_starts(home):
+    file = home / "provider.toml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        file.write_text(file.read_text().replace("port = 8030", f"port = {port}"))
+        with pytest.raises(SettingsError, match=f"gateway cannot listen on 127.0.0.1:{port}"):
+            Provider(home).serve()
