@@ -44,6 +44,7 @@ def order(
     dataset: Annotated[
         list[str] | None, typer.Option(metavar="DID", help="Only this of its DIDs; may be repeated.")
     ] = None,
+    again: Annotated[bool, typer.Option(help="Buy even what is paid already and was never started.")] = False,
     network: NetworkOption = None,
     key: KeyFileOption = None,
     password_file: PasswordOption = None,
@@ -52,7 +53,10 @@ def order(
     """Buy what a session needs: an agreement and a payment into escrow each. Interrupted orders are taken up again."""
     out = Output(as_json=as_json)
     buyer = data_scientist(key, password_file, network)
-    agreements = {did: buyer.order(did, session=session) for did in dataset} if dataset else buyer.order_all(session)
+    if dataset:
+        agreements = {did: buyer.order(did, session=session, again=again) for did in dataset}
+    else:
+        agreements = buyer.order_all(session, again=again)
     out.table("", ("agreement", "for"), [(agreement, did) for did, agreement in agreements.items()])
     out.result({"session": session, "agreements": agreements, "balance": buyer.balance()})
 

@@ -166,26 +166,36 @@ class DataScientist:
         plan, compute = purchase.plan_of(self.market, session)
         return purchase.quote(self.market, plan, datasets=plan.members, compute=compute)
 
-    def order(self, did: str, *, session: str) -> str:
-        """Buy compute on a dataset of the session, or its coordinator's compute service; the agreement's id."""
+    def order(self, did: str, *, session: str, again: bool = False) -> str:
+        """Buy compute on a dataset of the session, or its coordinator's compute service; the agreement's id.
+
+        What is paid and was never started is taken as it is, unless ``again`` asks for another purchase.
+        """
         plan, compute = purchase.plan_of(self.market, session)
         if did not in {*plan.members, compute}:
             raise SettingsError(f"{did} is no dataset of session {session}, nor its compute service")
-        return purchase.order(self.market, did, plan)
+        return purchase.order(self.market, did, plan, again=again)
 
-    def order_all(self, session: str) -> dict[str, str]:
-        """Buy all that a session needs, after checking that the balance suffices for the whole; agreements by DID."""
+    def order_all(self, session: str, *, again: bool = False) -> dict[str, str]:
+        """Buy all that a session needs, after checking that the balance suffices for the whole; agreements by DID.
+
+        What is paid and was never started is taken as it is, unless ``again`` asks for another purchase.
+        """
         plan, compute = purchase.plan_of(self.market, session)
+        dids = (compute, *plan.members)
         total = purchase.quote(self.market, plan, datasets=plan.members, compute=compute)
-        if total.missing():
-            cost, held, missing = (
-                tokens(amount, total.decimals) for amount in (total.total(), total.balance, total.missing())
+        held = [found for did in dids if (found := purchase.held(self.market, did, plan, again=again))]
+        paid = {found.did for found in held if found.state() == "locked"}
+        due = sum(position.price for position in total.positions if position.did not in paid)
+        if due > total.balance:
+            cost, has, missing = (
+                tokens(amount, total.decimals) for amount in (due, total.balance, due - total.balance)
             )
             raise SettingsError(
-                f"the session costs {cost} tokens and {self.address} has {held}; nothing was sent",
+                f"the session costs {cost} tokens and {self.address} has {has}; nothing was sent",
                 hint=f"{missing} more are needed",
             )
-        return {did: purchase.order(self.market, did, plan) for did in (compute, *plan.members)}
+        return {did: purchase.order(self.market, did, plan, again=again) for did in dids}
 
     def refund(self, agreement: str) -> str:
         """Take the money of a timed-out agreement back; its state afterwards.

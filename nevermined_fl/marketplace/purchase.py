@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nevermined_fl.marketplace.market import Market
     from nevermined_fl.ports import Agreement
 
-__all__ = ["order", "plan_of", "quote", "refund"]
+__all__ = ["held", "order", "plan_of", "quote", "refund"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,32 +63,31 @@ def quote(market: Market, plan: Plan, *, datasets: Sequence[str], compute: str) 
     )
 
 
-def order(market: Market, did: str, plan: Plan) -> str:
+def order(market: Market, did: str, plan: Plan, *, again: bool = False) -> str:
     """Buy compute on a dataset, or a coordinator's compute service: agreement and payment in escrow; the agreement's id.
 
-    An order that broke off between the two is taken up again: an unpaid agreement of the same terms with blocks enough
-    is paid, and no new one made.
+    Nothing is bought twice by mistake: an agreement of the same terms that broke off before its payment is paid, and one
+    that is paid and was never started is taken as it is, unless ``again`` asks for another.
 
     Raises:
         SettingsError: the balance does not suffice; nothing was sent.
         ChainError: a transaction failed; the message names the agreement if there is one already.
     """
     terms = assets.compute_terms(market.metadata.resolve(did))
+    found = held(market, did, plan, again=again)
+    if found is not None and found.state() == "locked":
+        logger.info("agreement %s for %s is paid and was never started: taking it", found.id, did)
+        return found.id
     balance = market.chain.balance(market.account.address)
     if balance < terms.price():
-        price, held = (tokens(amount, market.chain.token_decimals()) for amount in (terms.price(), balance))
+        price, has = (tokens(amount, market.chain.token_decimals()) for amount in (terms.price(), balance))
         raise SettingsError(
-            f"{did} costs {price} tokens and {market.account.address} has {held}; nothing was sent",
+            f"{did} costs {price} tokens and {market.account.address} has {has}; nothing was sent",
             hint="`nevermined-fl quote` says what a session costs",
         )
-    timeout = timeout_blocks(plan, block_seconds=market.chain.block_seconds(), terms=terms)
-    agreement = _unpaid(market, did, terms, timeout)
-    if agreement is None:
-        agreement = market.chain.create_agreement(
-            market.account, did=did, amounts=terms.amounts, receivers=terms.receivers, timeout=timeout
-        )
-    else:
-        logger.info("agreement %s was created before and is not paid: paying it", agreement)
+    if found is not None:
+        logger.info("agreement %s was created before and is not paid: paying it", found.id)
+    agreement = found.id if found is not None else _create(market, did, plan, terms)
     try:
         market.chain.lock_payment(market.account, agreement, did=did, amounts=terms.amounts, receivers=terms.receivers)
     except ChainError as error:
@@ -97,18 +96,30 @@ def order(market: Market, did: str, plan: Plan) -> str:
     return agreement
 
 
-def _unpaid(market: Market, did: str, terms: Terms, timeout: int) -> str | None:
-    buyer = market.account.address
-    for agreement_id in reversed(market.chain.agreements_of(buyer)):
+def held(market: Market, did: str, plan: Plan, *, again: bool = False) -> Agreement | None:
+    """The newest agreement of the DDO's terms, with blocks enough, that is unpaid, or paid (not for ``again``) and was never started."""
+    terms = assets.compute_terms(market.metadata.resolve(did))
+    timeout = timeout_blocks(plan, block_seconds=market.chain.block_seconds(), terms=terms)
+    states = ("unpaid",) if again else ("unpaid", "locked")
+    for agreement_id in reversed(market.chain.agreements_of(market.account.address)):
         found = market.chain.agreement(agreement_id)
-        if (
-            found is not None
-            and found.did == did
-            and found.state() == "unpaid"
-            and _fits(market, found, terms, timeout)
-        ):
-            return agreement_id
+        if found is None or found.did != did or found.state() not in states:
+            continue
+        if _fits(market, found, terms, timeout) and not _was_started(market, found):
+            return found
     return None
+
+
+def _create(market: Market, did: str, plan: Plan, terms: Terms) -> str:
+    timeout = timeout_blocks(plan, block_seconds=market.chain.block_seconds(), terms=terms)
+    return market.chain.create_agreement(
+        market.account, did=did, amounts=terms.amounts, receivers=terms.receivers, timeout=timeout
+    )
+
+
+def _was_started(market: Market, found: Agreement) -> bool:
+    """Only its seller knows; nobody starts what is not paid."""
+    return found.state() == "locked" and bool(market.gateway_of(found.did).compute("list", found.id, ""))
 
 
 def _fits(market: Market, found: Agreement, terms: Terms, timeout: int) -> bool:

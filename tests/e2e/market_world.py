@@ -140,7 +140,8 @@ class World:
 
     def order(self, deal: Deal, *dids: str) -> None:
         for did in dids or (self.service, *deal.plan.members):
-            deal.agreements[did] = self.buyer.order(did, session=deal.session)
+            # Deals run side by side: none takes what was bought for another.
+            deal.agreements[did] = self.buyer.order(did, session=deal.session, again=True)
 
     def start(self, deal: Deal, *dids: str) -> None:
         for did in dids or deal.agreements:

@@ -31,6 +31,7 @@ def plain(world, tmp_path_factory):
     first, url = world.datasets[0], world.gateway(world.datasets[0])
     before = balances(world)
     world.order(deal)
+    repeated = world.buyer.order_all(deal.session)
     paid_in = balances(world)
     agreement = deal.agreements[first]
     early = world.execute(url, agreement, deal.workflow).refusal
@@ -46,6 +47,7 @@ def plain(world, tmp_path_factory):
     return SimpleNamespace(
         deal=deal,
         early=early,
+        repeated=repeated,
         again=again,
         later=world.execute(url, agreement, deal.workflow).refusal,
         strangers=strangers,
@@ -84,6 +86,10 @@ def test_an_algorithm_that_its_provider_has_not_approved_does_not_run(plain):
 def test_an_agreement_runs_once_at_a_time_and_not_again_when_it_is_over(plain):
     assert plain.again == (409, "one_live_execution")
     assert plain.later == (403, "not_settled")
+
+
+def test_an_order_that_is_given_twice_buys_once(plain):
+    assert plain.repeated == plain.deal.agreements
 
 
 def test_a_stranger_neither_sees_nor_stops_what_somebody_else_runs(plain):

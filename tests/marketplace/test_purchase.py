@@ -98,10 +98,10 @@ def test_an_unpaid_agreement_that_no_gateway_would_take_is_left_alone(hostile):
     assert world.chain.agreement(useless).state() == "unpaid"
 
 
-def test_a_second_order_of_what_is_paid_is_a_second_purchase():
+def test_a_second_purchase_of_what_is_paid_has_to_be_asked_for():
     buyer, world = a_buyer()
     first = buyer.order(world.dataset, session=world.session)
-    assert buyer.order(world.dataset, session=world.session) != first
+    assert buyer.order(world.dataset, session=world.session, again=True) != first
     assert buyer.balance() == 1000 - 30
 
 
