@@ -1,4 +1,4 @@
-"""Commands ``devnet up``, ``devnet down`` and ``devnet status``."""
+"""Commands ``devnet up``, ``devnet down``, ``devnet status`` and ``devnet fund``."""
 
 import signal
 from dataclasses import asdict
@@ -7,17 +7,22 @@ from typing import Annotated
 
 import typer
 
+from nevermined_fl.chain import identifiers
 from nevermined_fl.cli.app import app, command
 from nevermined_fl.cli.options import JsonFlag
 from nevermined_fl.cli.output import Output
 from nevermined_fl.devnet import network
 from nevermined_fl.devnet.home import DEFAULT_HOME, Home, State
 from nevermined_fl.devnet.ready import answers
+from nevermined_fl.errors import SettingsError
+from nevermined_fl.settings import load_network
 
 __all__ = ["group"]
 
 group = typer.Typer(no_args_is_help=True, help="An embedded Nevermined network on this machine.")
 app.add_typer(group, name="devnet", epilog="Example: nevermined-fl devnet up --providers 3")
+
+_UNIT = 10**18
 
 HomeOption = Annotated[Path, typer.Option("--home", help="The network's folder.")]
 
@@ -66,6 +71,29 @@ def status(*, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> Non
     _show(Output(as_json=as_json), found, state)
     if state.phase != "ready":
         raise typer.Exit(1)
+
+
+@command(group, "fund", "nevermined-fl devnet fund 0x51… --ether 5 --tokens 100")
+def fund(
+    *,
+    address: Annotated[list[str], typer.Argument(metavar="ADDRESS...")],
+    ether: Annotated[int, typer.Option(min=0, max=1000, help="For gas.")] = 1,
+    tokens: Annotated[int, typer.Option(min=0, max=1_000_000, help="To buy with.")] = 0,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give keys of your own ether and tokens of this network, which are worth nothing."""
+    from nevermined_fl.devnet import contracts  # noqa: PLC0415  web3 takes seconds
+
+    out = Output(as_json=as_json)
+    found = Home.at(home)
+    if not found.load().is_running():
+        raise SettingsError(f"no network runs in {found.root}", hint="start one with: nevermined-fl devnet up")
+    named = [identifiers.checked_address(each) for each in address]
+    amounts = {"ether": ether * _UNIT, "tokens": tokens * _UNIT}
+    contracts.fund(load_network(found.network_file), contracts.development_owner(), named, **amounts)
+    out.say(f"{ether} ether and {tokens} tokens to each of {', '.join(named)}")
+    out.result({"addresses": named} | amounts)
 
 
 def _show(out: Output, home: Home, state: State) -> None:

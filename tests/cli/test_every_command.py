@@ -18,6 +18,7 @@ COMMANDS = [
     ("devnet", "up", "--home", "occupied"),
     ("devnet", "down"),
     ("devnet", "status"),
+    ("devnet", "fund", "0x" + "51" * 20),
     ("search", "digits"),
     ("show", "did:nv:00"),
     ("publish", "dataset", "a.csv", "--price", "1", "--name", "A"),
