@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,8 +17,7 @@ from nevermined_fl.backends.process import ProcessBackend
 from nevermined_fl.errors import BackendError
 from nevermined_fl.ports import JobSpec
 
-HAVE_BWRAP = shutil.which("bwrap") is not None
-isolated = pytest.mark.skipif(not HAVE_BWRAP, reason="bubblewrap is not installed")
+isolated = pytest.mark.bubblewrap
 KILLED = 137
 
 

@@ -1,7 +1,6 @@
 """Read this first: a session from three accepted orders to three payments, over real processes and sockets."""
 
 import json
-import shutil
 
 import pytest
 from launcher_world import BUYER, CLOUD, INITIAL, PRICES, STRANGER
@@ -45,7 +44,7 @@ async def test_a_session_from_orders_to_payments(world):
     assert hospital["pods"][0]["podName"] == hospital["id"]
 
 
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+@pytest.mark.bubblewrap
 async def test_the_same_with_every_job_shut_in(isolated_world):
     world = isolated_world
     world.begin_session()

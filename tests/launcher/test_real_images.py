@@ -1,7 +1,6 @@
 """One session with the images that are shipped: what they need is there, and no more."""
 
 import json
-import shutil
 
 import pytest
 from federation import ALGORITHM, HYPERPARAMETERS, make_plan, plain_fedavg, write_algorithm, write_datasets
@@ -11,7 +10,7 @@ from nevermined_fl.launcher.app import COMPUTE
 from nevermined_fl.trainers import initial_model
 
 
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+@pytest.mark.bubblewrap
 async def test_a_session_of_the_real_images_shut_in(tmp_path, unused_tcp_port):
     algorithm = write_algorithm(tmp_path)
     initial, _ = initial_model(algorithm, HYPERPARAMETERS, 11)

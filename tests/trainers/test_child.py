@@ -103,7 +103,7 @@ async def test_a_link_in_the_models_place_leads_nowhere(tmp_path):
     assert (tmp_path / "job.key").read_text() == "the key"
 
 
-@pytest.mark.skipif(sandbox.isolation() == "none", reason="no bubblewrap here")
+@pytest.mark.bubblewrap
 async def test_memory_file_systems_hold_little(tmp_path):
     """Nobody counts what lies in them: an algorithm could fill the machine's memory."""
     place = algorithm(
@@ -123,7 +123,7 @@ async def test_memory_file_systems_hold_little(tmp_path):
     assert "KEPT" not in (tmp_path / "raw.log").read_text()
 
 
-@pytest.mark.skipif(sandbox.isolation() == "none", reason="no bubblewrap here")
+@pytest.mark.bubblewrap
 async def test_inside_bubblewrap_there_is_no_key_no_network_and_nothing_to_write(tmp_path):
     (tmp_path / "job.key").write_text("the key")
     place = algorithm(

@@ -12,9 +12,8 @@ import pytest
 
 from nevermined_fl.backends import bubblewrap
 from nevermined_fl.ports import JobSpec
-from nevermined_fl.trainers import sandbox
 
-pytestmark = pytest.mark.skipif(sandbox.isolation() == "none", reason="no bubblewrap here")
+pytestmark = pytest.mark.bubblewrap
 
 ALGORITHM = """
 import glob, os
