@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from nevermined_fl import aggregation
 from nevermined_fl.errors import InvalidRequest
-from nevermined_fl.session.plan import DTYPES, Metric, Plan, TensorSchema
+from nevermined_fl.session.plan import DTYPES, FROM_PARTICIPANT, EarlyStop, Metric, Plan, TensorSchema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +27,7 @@ _MAX_MODEL_BYTES = 2**40
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/]{0,127}")
 _MEMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._\-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ASSET = re.compile(r"(did:nv:[0-9a-f]{64})?")
 _REQUIRED = ("minParticipants", "rounds", "initialModel", "schema")
 
 
@@ -43,6 +44,8 @@ def parse(parameters: Mapping[str, Any], members: tuple[str, ...]) -> Plan:
     plan = Plan(members=_members(members), **found)
     if plan.min_participants > len(members):
         _refuse("minParticipants", f"at most the {len(members)} datasets of the session", plan.min_participants)
+    if plan.early_stop is not None and plan.early_stop.metric not in {metric.name for metric in plan.metrics}:
+        _refuse("earlyStop.metric", "one of the plan's metrics", plan.early_stop.metric)
     aggregation.create(plan.strategy, dict(plan.strategy_options))
     if (size := len(_json("parameters", dict(parameters)))) > MAX_PARAMETERS_BYTES:
         _refuse("parameters", f"at most {MAX_PARAMETERS_BYTES} bytes of JSON", size)
@@ -86,6 +89,31 @@ def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         _refuse(name, "text", value)
     return value
+
+
+def _one_of(words: tuple[str, ...], name: str, value: Any) -> str:
+    if not isinstance(value, str) or value not in words:
+        _refuse(name, f"one of {', '.join(words)}", value)
+    return value
+
+
+def _or_none(read: Callable[[str, Any], Any], name: str, value: Any) -> Any:
+    return None if value is None else read(name, value)
+
+
+def _initial_model(name: str, value: Any) -> str:
+    return FROM_PARTICIPANT if value == FROM_PARTICIPANT else _matching(_DIGEST, name, value)
+
+
+def _early_stop(name: str, value: Any) -> EarlyStop:
+    row = _row(name, value, {"metric"}, {"goal", "target", "tolerance", "patience"})
+    metric = _matching(_NAME, f"{name}.metric", row["metric"])
+    goal = _one_of(("max", "min"), f"{name}.goal", row.get("goal", "max"))
+    target = _or_none(_number, f"{name}.target", row.get("target"))
+    tolerance = _or_none(partial(_number, low=0.0), f"{name}.tolerance", row.get("tolerance"))
+    if target is None and tolerance is None:
+        _refuse(name, "a target, a tolerance or both", "neither")
+    return EarlyStop(metric, goal, target, tolerance, _integer(1, 100_000, f"{name}.patience", row.get("patience", 1)))
 
 
 def _engine(name: str, value: Any) -> str:
@@ -190,7 +218,18 @@ PARAMETERS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "maxWeight": ("max_weight", partial(_integer, 1, _MAX_EXACT)),
     "metrics": ("metrics", _metrics),
     "hyperparameters": ("hyperparameters", _hyperparameters),
-    "initialModel": ("initial_model", partial(_matching, _DIGEST)),
+    "overSelection": ("over_selection", partial(_number, low=1.0, high=100.0)),
+    "evaluationTimeout": ("evaluation_timeout", partial(_or_none, partial(_positive, _MAX_TIMEOUT))),
+    "repeats": ("repeats", partial(_integer, 0, 1000)),
+    "lateUpdates": ("late_updates", partial(_one_of, ("drop", "use"))),
+    "earlyStop": ("early_stop", partial(_or_none, _early_stop)),
+    "evaluateEvery": ("evaluate_every", partial(_integer, 1, 100_000)),
+    "checkpointEvery": ("checkpoint_every", partial(_integer, 0, 100_000)),
+    "normBound": ("norm_bound", partial(_or_none, partial(_positive, 1e300))),
+    "precision": ("precision", partial(_one_of, ("f32", "f16", "bf16", "int8"))),
+    "arithmetic": ("arithmetic", partial(_one_of, ("fixed", "float"))),
+    "initialModel": ("initial_model", _initial_model),
+    "initialAsset": ("initial_asset", partial(_matching, _ASSET)),
     "schema": ("schema", _schema),
 }
 """Name in the DDO -> field of Plan and the check that reads it."""

@@ -5,7 +5,7 @@ The first three names are the Nevermined FL specification's; ``engine`` is reser
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl.codecs.schema import DTYPES, TensorSchema
@@ -13,7 +13,10 @@ from nevermined_fl.codecs.schema import DTYPES, TensorSchema
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DTYPES", "Metric", "Plan", "TensorSchema"]
+__all__ = ["DTYPES", "FROM_PARTICIPANT", "EarlyStop", "Metric", "Plan", "TensorSchema"]
+
+FROM_PARTICIPANT = "participant"
+"""In place of the initial model's digest: one participant makes it with the algorithm's ``initialize(seed)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +30,33 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlyStop:
+    """End before the last round: when ``metric`` reached ``target``, or when it stopped getting better.
+
+    It stopped when none of the last ``patience`` evaluations beat the best one before them by more than ``tolerance``.
+    ``goal`` is ``max`` or ``min``. At least one of ``target`` and ``tolerance`` is given.
+    """
+
+    metric: str
+    goal: str = "max"
+    target: float | None = None
+    tolerance: float | None = None
+    patience: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a session does. Times are seconds, weights examples.
 
-    ``members`` are the dataset DIDs that may take part. A cohort is ``ceil(participants_ratio * joined)`` of those
-    that joined, at least ``min_participants``. ``max_weight`` caps what one participant may claim. ``hyperparameters``
-    go to the Trainer as they are.
+    ``members`` are the dataset DIDs that may take part. A round needs ``ceil(participants_ratio * joined)`` updates of
+    those that joined, at least ``min_participants``; its cohort is ``over_selection`` times as large, and the round
+    closes when enough of it reported. A round with too few updates at its deadline is repeated up to ``repeats`` times;
+    ``late_updates`` says whether what was trained for it on the same model before still counts (``use``) or not
+    (``drop``). ``max_weight`` caps what one participant may claim, ``norm_bound`` the L2 norm of its update minus the
+    model. ``precision`` is how numbers cross the wire: whole weights in ``f32``, or changes in ``f16``, ``bf16`` or
+    ``int8`` with error feedback. ``arithmetic`` is how they are summed: exact integers (``fixed``) or ``float``.
+    ``initial_model`` is a digest or FROM_PARTICIPANT; ``initial_asset`` the DID of the asset that holds that digest's
+    file when it is not the algorithm's. ``hyperparameters`` go to the Trainer as they are.
     """
 
     members: tuple[str, ...]
@@ -50,13 +74,30 @@ class Plan:
     metrics: tuple[Metric, ...] = (Metric("accuracy"), Metric("loss", 0.0, 1e6))
     hyperparameters: tuple[tuple[str, Any], ...] = ()
     engine: str = "native"
+    over_selection: float = 1.0
+    evaluation_timeout: float | None = None
+    repeats: int = 0
+    late_updates: str = "drop"
+    early_stop: EarlyStop | None = None
+    evaluate_every: int = 1
+    checkpoint_every: int = 0
+    norm_bound: float | None = None
+    precision: str = "f32"
+    arithmetic: str = "fixed"
+    initial_asset: str = ""
+
+    def evaluation_seconds(self) -> float:
+        """How long an evaluation may take; as long as a round where the plan does not say."""
+        return self.round_timeout if self.evaluation_timeout is None else self.evaluation_timeout
 
     def max_duration(self) -> float:
         """Seconds the session can take at most: selection, then a training and an evaluation phase per round.
 
         Folding the updates and restarts of the coordinator come on top.
         """
-        return self.selection_timeout + 2 * self.rounds * self.round_timeout
+        training = self.rounds * (1 + self.repeats) * self.round_timeout
+        first = self.round_timeout * len(self.members) if self.initial_model == FROM_PARTICIPANT else 0.0
+        return self.selection_timeout + first + training + self.rounds * self.evaluation_seconds()
 
     def model_size(self) -> int:
         """Bytes of tensor data in one model."""
@@ -77,7 +118,18 @@ class Plan:
             "maxWeight": self.max_weight,
             "metrics": [{"name": m.name, "low": m.low, "high": m.high, "digits": m.digits} for m in self.metrics],
             "hyperparameters": dict(self.hyperparameters),
+            "overSelection": self.over_selection,
+            "evaluationTimeout": self.evaluation_timeout,
+            "repeats": self.repeats,
+            "lateUpdates": self.late_updates,
+            "earlyStop": None if self.early_stop is None else asdict(self.early_stop),
+            "evaluateEvery": self.evaluate_every,
+            "checkpointEvery": self.checkpoint_every,
+            "normBound": self.norm_bound,
+            "precision": self.precision,
+            "arithmetic": self.arithmetic,
             "initialModel": self.initial_model,
+            "initialAsset": self.initial_asset,
             "schema": [{"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for t in self.schema],
         }
 
