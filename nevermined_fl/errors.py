@@ -15,7 +15,8 @@
     │   └── TooLarge             413
     ├── TransportError         the world: a peer, a gateway or a socket did not answer; worth a retry
     │   ├── ChainError           the chain's node did not answer, or a transaction reverted
-    │   └── MetadataError        the metadata API did not answer
+    │   ├── MetadataError        the metadata API did not answer
+    │   └── StorageFull          a disk took no more; there may be room later
     ├── BackendError           a job could not be started, watched or stopped
     ├── TrainerError           the buyer's algorithm raised or answered nonsense
     ├── SettingsError          a setting or a file of the user's is missing or wrong
@@ -39,6 +40,7 @@ __all__ = [
     "RequestError",
     "SessionFailed",
     "SettingsError",
+    "StorageFull",
     "TooLarge",
     "TrainerError",
     "TransportError",
@@ -162,6 +164,20 @@ class ChainError(TransportError):
 
 class MetadataError(TransportError):
     """The metadata API did not answer."""
+
+
+class StorageFull(TransportError):
+    """A disk took no more. What was to be written is not there, and everything else is as it was.
+
+    Args:
+        message: what could not be written, and where.
+        needed: bytes that it takes; 0 when nobody knows.
+        hint: what the provider can do about it.
+    """
+
+    def __init__(self, message: str, *, needed: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.needed = needed
 
 
 class BackendError(NeverminedFLError):

@@ -359,7 +359,7 @@ class Admission(Protocol):
 
 
 class UpdateSink(Protocol):
-    """Where an update's bytes go; resumable. All methods may raise RemoteProtocolError."""
+    """Where an update's bytes go; resumable. All methods may raise RemoteProtocolError, or StorageFull."""
 
     @property
     def offset(self) -> int:
@@ -378,7 +378,8 @@ class UpdateSink(Protocol):
 class SessionService(Protocol):
     """The coordinator's side of a transport: the driver implements it, transports call it.
 
-    ``participant`` is what the transport authenticated: the id that ``join`` returned.
+    ``participant`` is what the transport authenticated: the id that ``join`` returned. Every method that changes
+    something may raise StorageFull: then nothing changed, and the same request is welcome later.
     """
 
     async def join(self, request: JoinRequest) -> Joined:
@@ -389,8 +390,23 @@ class SessionService(Protocol):
         """The first task with ``seq > after``; waits up to ``wait`` seconds and then returns a Wait task."""
         ...
 
-    def model_path(self, digest: str) -> Path:
-        """File with the model of that digest, in safetensors layout. Raises NotFound."""
+    def model_path(self, digest: str, *, participant: str = "") -> Path:
+        """File with the model of that digest, in safetensors layout. Raises NotFound.
+
+        ``participant`` is who asks; it is for the status alone.
+        """
+        ...
+
+    def delta_path(self, base: str, digest: str, *, participant: str = "") -> Path:
+        """File with what changes model ``base`` into ``digest``, in the plan's precision. Raises NotFound."""
+        ...
+
+    def fetched(self, participant: str) -> None:
+        """Its download went out to the last byte."""
+        ...
+
+    def delta_path(self, base: str, digest: str) -> Path:
+        """File with the change that makes the model ``digest`` of the model ``base``. Raises NotFound: fetch the model."""
         ...
 
     def open_update(self, participant: str, *, round_number: int, digest: str, size: int) -> UpdateSink:
@@ -423,6 +439,17 @@ class CoordinatorLink(Protocol):
 
     async def fetch_model(self, digest: str, into: Path) -> None:
         """Download (resuming), check the digest, and rename into place."""
+        ...
+
+    async def fetch_delta(self, base: str, digest: str, into: Path) -> None:
+        """Download the change from one model to another. Raises NotFound: fetch the model instead.
+
+        What is made of it must have the digest: nothing else names a change, so the caller checks the model.
+        """
+        ...
+
+    async def fetch_delta(self, base: str, digest: str, into: Path) -> None:
+        """Download what changes model ``base`` into ``digest``. Raises NotFound: fetch the model whole."""
         ...
 
     async def send_update(self, *, round_number: int, digest: str, path: Path) -> None:
