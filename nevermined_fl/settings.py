@@ -64,6 +64,8 @@ class LauncherSettings:
     """Bearer secret shared with the gateway; made by ``provider init``."""
     restarts: int = 3
     """How often a job that lost its peer is started again."""
+    proxy: str = ""
+    """HTTP CONNECT proxy, ``http://host:port``, that every outbound connection goes through; default none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,12 @@ class PolicySettings:
     """Whether jobs may run where no isolation (bubblewrap) is to be had."""
     min_blocks_left: int = 10
     """Blocks that must remain on an agreement beyond the plan's maximum duration."""
+    max_rounds: int = 10_000
+    """Most rounds that a plan may have; 0 is no bound, here and below."""
+    max_model_bytes: int = 4 * 1024**3
+    """Most bytes of tensors in one model."""
+    max_session_seconds: int = 7 * 24 * 3600
+    """Most seconds that a session may take by its plan: all of its timeouts, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
