@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
+
+from nevermined_fl.errors import StorageFull
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,11 +23,15 @@ __all__ = [
     "sha256_bytes",
     "sha256_file",
     "size_of",
+    "storage",
     "write_atomic",
     "write_json",
 ]
 
 BLOCK = 1 << 20
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""No room, no quota, no longer file: the writer can do nothing about it, but somebody else can."""
 
 
 def digest_of(hasher: Any) -> str:
@@ -50,6 +57,18 @@ def sha256_file(path: Path) -> str:
 def size_of(path: Path) -> int:
     """Bytes of a file; 0 when there is none."""
     return path.stat().st_size if path.exists() else 0
+
+
+@contextmanager
+def storage(what: str, needed: int = 0) -> Iterator[None]:
+    """Say StorageFull, and what needs how many bytes, when the disk takes no more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        text = f"{what}: {error.strerror}"
+        raise StorageFull(text, needed=needed, hint="make room on the disk; it goes on by itself") from error
 
 
 @contextmanager
