@@ -405,10 +405,6 @@ class SessionService(Protocol):
         """Its download went out to the last byte."""
         ...
 
-    def delta_path(self, base: str, digest: str) -> Path:
-        """File with the change that makes the model ``digest`` of the model ``base``. Raises NotFound: fetch the model."""
-        ...
-
     def open_update(self, participant: str, *, round_number: int, digest: str, size: int) -> UpdateSink:
         """Start or go on with an upload of ``size`` bytes."""
         ...
@@ -446,10 +442,6 @@ class CoordinatorLink(Protocol):
 
         What is made of it must have the digest: nothing else names a change, so the caller checks the model.
         """
-        ...
-
-    async def fetch_delta(self, base: str, digest: str, into: Path) -> None:
-        """Download what changes model ``base`` into ``digest``. Raises NotFound: fetch the model whole."""
         ...
 
     async def send_update(self, *, round_number: int, digest: str, path: Path) -> None:
