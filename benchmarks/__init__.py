@@ -1,0 +1,1 @@
+"""How fast, how large, how exact: measurements that anybody can run. ``python -m benchmarks --help``; docs/benchmarks.md."""

@@ -1,0 +1,69 @@
+"""``python -m benchmarks.participants FOLDER...``: real participants in one process, one per folder, that train nothing.
+
+All of a participant is real (join token and proof, long-poll, download, digests, kept update, upload, signed report) but
+the trainer: it returns updates that were prepared beforehand, whose digests are known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.work import variant_bytes
+from nevermined_fl.codecs import safetensors
+from nevermined_fl.participant import Credentials, Participant
+from nevermined_fl.session import Plan
+from nevermined_fl.tokens import JobKey
+from nevermined_fl.trainers.child import Measured, Trained
+from nevermined_fl.transports.http.client import HttpLink, pinned_context
+
+_PATIENCE = 600.0
+
+
+class Prepared:
+    """A trainer in whose place updates lie ready: one file, of which every round has another variant."""
+
+    def __init__(self, update: Path, digests: list[str], examples: int) -> None:
+        self._update, self._digests, self._examples = update, digests, examples
+        self._round = 0
+
+    async def fit(self, model: Path, seed: int, into: Path, seconds: float) -> Trained:
+        """Make the file this round's variant and link it to where it should be."""
+        self._round += 1
+        with self._update.open("r+b") as file:
+            file.seek(-len(variant_bytes(0)), os.SEEK_END)
+            file.write(variant_bytes(self._round))
+        into.unlink(missing_ok=True)
+        os.link(self._update, into)
+        return Trained(self._digests[self._round], self._examples, {})
+
+    async def evaluate(self, model: Path, seconds: float) -> Measured:
+        """Say that all is well."""
+        return Measured(self._examples, {"accuracy": 0.5})
+
+
+async def take_part(folder: Path, plan: Plan) -> None:
+    job = json.loads((folder / "job.json").read_text())
+    key = JobKey.load(folder / "job.key")
+    who = Credentials(job["session"], job["participant"], job["token"], key, job["fingerprint"])
+    context = pinned_context(job["certificate"], job["fingerprint"]) if job["tls"] else None
+    limit = safetensors.file_size(plan.schema)
+    link = HttpLink(job["url"], key=key, context=context, patience=_PATIENCE, limit=limit)
+    trainer = Prepared(Path(job["update"]), job["digests"], job["examples"])
+    try:
+        await Participant(plan, who, link=link, trainer=trainer, folder=folder).run()  # type: ignore[arg-type]
+    finally:
+        await link.close()
+
+
+async def main(folders: list[Path]) -> None:
+    body = json.loads((folders[0].parent / "plan.json").read_text())
+    plan = Plan.from_parameters(body["parameters"], tuple(body["members"]))
+    await asyncio.gather(*(take_part(folder, plan) for folder in folders))
+
+
+if __name__ == "__main__":
+    asyncio.run(main([Path(folder) for folder in sys.argv[1:]]))
