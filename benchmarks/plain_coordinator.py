@@ -11,7 +11,7 @@ from coordinator_image import __main__ as image
 
 
 def main() -> int:
-    image.server_context = lambda certificate, key: None  # type: ignore[assignment,misc]
+    image.server_context = lambda *_: None  # type: ignore[assignment,misc]
     return image.main(sys.argv[1:])
 
 

@@ -28,9 +28,9 @@ def test_a_session_is_measured_plain_and_over_tls(lines):
     rounds = [line for line in lines if line["bench"] == "round"]
     assert [line["tls"] for line in rounds] == [False, True]
     for line in rounds:
-        assert PROMISED <= line.keys()
+        assert line.keys() >= PROMISED
         assert 0 < line["round_s"] <= line["slowest_round_s"]
-        assert 0 < line["server_cpu_s"]
+        assert line["server_cpu_s"] > 0
         assert 20 < line["server_rss_mb"] < 1000
 
 
