@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nevermined_fl.codecs.schema import DTYPES, TensorSchema
+from nevermined_fl.codecs.schema import DTYPES, WIRE_DTYPES, TensorSchema
 from nevermined_fl.errors import DecodeError, LocalProtocolError
 
 if TYPE_CHECKING:
@@ -36,13 +36,21 @@ __all__ = [
     "header_bytes",
     "header_length",
     "load",
+    "peak",
     "runs",
     "schema_of",
 ]
 
 MAX_HEADER_BYTES = 4 * 1024 * 1024  # 10000 tensors of a plan need less
-NUMPY_DTYPES: dict[str, np.dtype[Any]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
-_NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
+NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "BF16": np.dtype("<u2"),  # numpy has no such number: these are its bits
+    "F16": np.dtype("<f2"),
+    "I8": np.dtype("i1"),
+}
+_NAMES = {NUMPY_DTYPES[name]: name for name in DTYPES}
+_RANKS = {name: rank for rank, name in enumerate(WIRE_DTYPES)}
 _MAX_RANK = 32  # numpy 1.x holds no more dimensions
 _MAX_BYTES = 2**40
 
@@ -130,7 +138,7 @@ def runs(schema: Sequence[TensorSchema]) -> tuple[Run, ...]:
     """Where the numbers of each dtype lie, in the order of the file; at most one run per dtype."""
     offset = len(header_bytes(schema))
     found = []
-    for dtype in sorted(DTYPES, key=lambda name: -DTYPES[name]):
+    for dtype in WIRE_DTYPES:
         size = sum(tensor.size() for tensor in schema if tensor.dtype == dtype)
         if size:
             found.append(Run(dtype, offset, offset + size))
@@ -193,8 +201,19 @@ def as_array(block: bytes | memoryview, dtype: str) -> np.ndarray[Any, Any]:
     return np.frombuffer(block, dtype=NUMPY_DTYPES[dtype])
 
 
+def peak(block: np.ndarray[Any, Any], dtype: str) -> float:
+    """The largest absolute value of a run's block; infinite or NaN exactly when some number of it is not finite."""
+    if not block.size:
+        return 0.0
+    if dtype == "BF16":
+        # Without their sign, bits are in the order of what they mean; infinity and NaN come last.
+        bits = np.bitwise_and(block, 0x7FFF).max().astype(np.uint32) << 16
+        return float(bits.astype(np.uint32).view(np.float32))
+    return max(abs(float(block.max())), abs(float(block.min())))  # both are NaN if one number is
+
+
 def _ordered(schema: Iterable[TensorSchema]) -> list[TensorSchema]:
-    return sorted(schema, key=lambda tensor: (-DTYPES[tensor.dtype], tensor.name))
+    return sorted(schema, key=lambda tensor: (_RANKS[tensor.dtype], tensor.name))
 
 
 def _parse_json(raw: bytes) -> dict[str, Any]:
@@ -224,12 +243,12 @@ def _entry(name: str, value: Any) -> Entry:
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise DecodeError(f"tensor {name[:80]!r} should have dtype, shape and data_offsets alone")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise DecodeError(f"tensor {name[:80]!r}: dtype should be one of {', '.join(DTYPES)}")
+    if not isinstance(dtype, str) or dtype not in WIRE_DTYPES:
+        raise DecodeError(f"tensor {name[:80]!r}: dtype should be one of {', '.join(WIRE_DTYPES)}")
     if not _are_counts(shape) or len(shape) > _MAX_RANK or not _are_counts(offsets) or len(offsets) != 2:
         raise DecodeError(f"tensor {name[:80]!r}: shape or offsets are not lists of sizes")
     begin, end = offsets
-    if end - begin != math.prod(shape) * DTYPES[dtype]:
+    if end - begin != math.prod(shape) * WIRE_DTYPES[dtype]:
         raise DecodeError(f"tensor {name[:80]!r}: {end - begin} bytes do not hold its shape")
     return Entry(name, dtype, tuple(shape), begin, end)
 
