@@ -1,4 +1,4 @@
-"""Logs: one record, one line, whatever strangers put into it.
+"""Logs: one record, one line, whatever strangers put into it, and about which session, round and participant.
 
 Paths, DIDs and messages of peers stand in our servers' logs. A line break in one of them would be a line of the log that
 we never wrote, and an escape sequence would steer the terminal of whoever reads it.
@@ -6,9 +6,16 @@ we never wrote, and an escape sequence would steer the terminal of whoever reads
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import time
+from typing import Any
 
-__all__ = ["configure"]
+__all__ = ["CONTEXT", "configure"]
+
+CONTEXT = ("session", "round", "participant")
+"""What a record may carry as ``extra``; printed after the message as ``session=…``."""
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
@@ -21,11 +28,32 @@ class _OneLine(logging.Formatter):
     """Tracebacks, which we ask for, keep their lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the base class's name
-        return super().formatMessage(record).translate(_CONTROLS)
+        words = [f" {name}={value}" for name, value in _context(record).items()]
+        return "".join((super().formatMessage(record), *words)).translate(_CONTROLS)
+
+
+class _Json(logging.Formatter):
+    """One JSON object a line, for programs; a traceback is a field of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        body: dict[str, Any] = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            body["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(body | _context(record))  # escapes whatever is not plain ASCII
 
 
 def configure(level: str = "INFO") -> None:
-    """Log to stderr from now on, for a program's ``main``."""
+    """Log to stderr from now on, for a program's ``main``; as JSON if ``NEVERMINED_FL_LOG`` says ``json``."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine(_FORMAT))
+    handler.setFormatter(_Json() if os.environ.get("NEVERMINED_FL_LOG") == "json" else _OneLine(_FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def _context(record: logging.LogRecord) -> dict[str, Any]:
+    found = ((name, getattr(record, name, None)) for name in CONTEXT)
+    return {name: value for name, value in found if value is not None and value != ""}
