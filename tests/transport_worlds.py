@@ -175,8 +175,8 @@ class HttpWorld(World):
             await asyncio.sleep(0.005)
 
     async def report_raw(self, link, name, signed):
-        _, raw = await link._exchange("POST", "/v1/rounds/1/report", content=signed.encode())
-        return raw
+        answer = await link._exchange("POST", "/v1/rounds/1/report", content=signed.encode())
+        return answer.body
 
 
 WORLDS = {"memory": World, "http": HttpWorld}

@@ -1,34 +1,37 @@
 """The participant's side of HTTPS: how does a request get through, however often the line drops?
 
 Every call is tried again, with growing pauses, until ``patience`` seconds passed without progress; then TransportError.
-Uploads and downloads go on where they stopped. The certificate is pinned: exactly the one given is trusted.
+Uploads and downloads go on where they stopped. The certificate is pinned: exactly the one given is trusted. The talking is
+done by blocking calls in one thread per link (docs/decisions/0010); whoever cancels a call cuts its connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 import ssl
 import time
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar, cast, get_args
+from urllib.parse import urlsplit
 
-import httpx
-
-from nevermined_fl.errors import DecodeError, RemoteProtocolError, SettingsError, TransportError
-from nevermined_fl.files import BLOCK, sha256_file, size_of
-from nevermined_fl.messages import MAX_MESSAGE_BYTES, Evaluate, Finish, Joined, Train, Verdict, Wait, decode, encode
+from nevermined_fl.errors import DecodeError, NotFound, RemoteProtocolError, SettingsError, TransportError
+from nevermined_fl.files import size_of
+from nevermined_fl.messages import Joined, Task, Verdict, decode, encode
 from nevermined_fl.tokens import EVALUATED, REPORT
-from nevermined_fl.transports.http.wire import ERROR, LENGTH, OFFSET, error_of
+from nevermined_fl.transports.http.connection import Connection
+from nevermined_fl.transports.http.dialling import Errand, Line, Route
+from nevermined_fl.transports.http.proxy import parse_proxy
+from nevermined_fl.transports.http.wire import LENGTH, OFFSET
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from nevermined_fl.messages import Evaluated, JoinRequest, Message, Report, Task
+    from nevermined_fl.messages import Evaluated, JoinRequest, Message, Report
     from nevermined_fl.tokens import JobKey
+    from nevermined_fl.transports.http.connection import Answer
 
 __all__ = ["HttpLink", "fingerprint_of", "pinned_context"]
 
@@ -36,7 +39,8 @@ logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 3.0
-_PIECE = 256 * 1024
+
+_T = TypeVar("_T")
 
 
 def fingerprint_of(certificate: str) -> str:
@@ -77,6 +81,7 @@ class HttpLink:
         key: the job's key, which signs what is reported.
         context: see pinned_context; None for plain HTTP in tests.
         uds: unix socket of a relay to ``url``; without it the link dials by itself.
+        proxy: ``http://host:port`` of a proxy that takes CONNECT, when the link dials by itself.
         patience: seconds without progress after which a call gives up.
         limit: bytes that a model may have.
     """
@@ -88,6 +93,7 @@ class HttpLink:
         key: JobKey,
         context: ssl.SSLContext | None,
         uds: Path | None = None,
+        proxy: str = "",
         patience: float = 60.0,
         limit: int = 2**40,
     ) -> None:
@@ -95,16 +101,12 @@ class HttpLink:
         self._patience = patience
         self._limit = limit
         self._headers: dict[str, str] = {}
-        transport = httpx.AsyncHTTPTransport(
-            verify=context if context is not None else True, uds=None if uds is None else str(uds), trust_env=False
-        )
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            transport=transport,
-            timeout=httpx.Timeout(60.0, connect=10.0),
-            headers={"Accept-Encoding": "identity"},
-            trust_env=False,
-        )
+        self._begun = ""
+        parts = urlsplit(url)
+        route = Route(parts.hostname or "", parts.port or 443, context, uds=uds, proxy=parse_proxy(proxy))
+        self._line = Line()
+        self._connection = Connection(route, self._line)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="link")
 
     async def join(self, request: JoinRequest) -> Joined:
         """Take part, or take part again after a crash."""
@@ -115,27 +117,20 @@ class HttpLink:
 
     async def next_task(self, *, after: int, wait: float) -> Task:
         """As SessionService.next_task."""
-        task = await self._ask("GET", f"/v1/tasks?after={after}&wait={wait:g}", Wait, Train, Evaluate, Finish)
-        assert isinstance(task, Wait | Train | Evaluate | Finish)
-        return task
+        return cast("Task", await self._ask("GET", f"/v1/tasks?after={after}&wait={wait:g}", *get_args(Task)))
 
     async def fetch_model(self, digest: str, into: Path) -> None:
         """Download (resuming), check the digest, and rename into place."""
         part = into.with_name(f"{into.name}.part")
-
-        async def attempt() -> None:
-            try:
-                await self._download(f"/v1/models/{digest}", part)
-            except RemoteProtocolError as error:
-                if not size_of(part):
-                    raise
-                part.unlink()  # what an earlier process left cannot be gone on with
-                raise TransportError("the download starts anew") from error
-
-        await self._patiently(attempt, lambda: size_of(part))
-        if await asyncio.to_thread(sha256_file, part) != digest:
+        if await self._fetch(f"/v1/models/{digest}", part) != digest:
             part.unlink()
             raise DecodeError("the model is not what its digest names", code="digest")
+        part.replace(into)
+
+    async def fetch_delta(self, base: str, digest: str, into: Path) -> None:
+        """Download (resuming) what changes ``base`` into ``digest``, and rename into place."""
+        part = into.with_name(f"{into.name}.part")
+        await self._fetch(f"/v1/models/{digest}/from/{base}", part)
         part.replace(into)
 
     async def send_update(self, *, round_number: int, digest: str, path: Path) -> None:
@@ -145,11 +140,17 @@ class HttpLink:
 
         async def attempt() -> None:
             nonlocal reached
-            headers, _ = await self._exchange("HEAD", url, headers={LENGTH: str(size)})
-            reached = int(headers[OFFSET])
-            if reached < size:
-                more = {OFFSET: str(reached), LENGTH: str(size), "Content-Length": str(size - reached)}
-                await self._exchange("PUT", url, headers=more, content=_pieces(path, reached))
+            if self._begun == url:  # some of it may be there, so it is asked how much
+                reached = _offset(await self._exchange("HEAD", url, headers={LENGTH: str(size)}))
+            self._begun = url
+            while reached < size:
+                headers = self._headers | {OFFSET: str(reached), LENGTH: str(size)}
+                answer = await self._do(self._connection.upload, url, headers, path, reached)
+                if answer.status != 409:
+                    return
+                if (there := _offset(answer)) == reached:
+                    raise TransportError("the coordinator cannot say how much of the update it has")
+                reached = there
 
         await self._patiently(attempt, lambda: reached)
 
@@ -172,8 +173,9 @@ class HttpLink:
         await self._patiently(attempt, lambda: 0)
 
     async def close(self) -> None:
-        """Let go of connections."""
-        await self._client.aclose()
+        """Let go of the connection and of the thread."""
+        await self._do(self._connection.close)
+        self._thread.shutdown(wait=False)
 
     async def _verdict(self, url: str, signed: str) -> Verdict:
         verdict = await self._ask("POST", url, Verdict, content=signed.encode())
@@ -185,42 +187,48 @@ class HttpLink:
 
         async def attempt() -> None:
             nonlocal answer
-            _, answer = await self._exchange(method, url, content=content)
+            answer = (await self._exchange(method, url, content=content)).body
 
         await self._patiently(attempt, lambda: 0)
         return decode(answer, *expected)
 
-    async def _download(self, url: str, part: Path) -> None:
-        start = size_of(part)
-        async with self._stream("GET", url, headers={"Range": f"bytes={start}-"} if start else {}) as response:
-            with part.open("ab" if response.status_code == 206 else "wb") as file:
-                async for piece in response.aiter_raw():
-                    if file.tell() + len(piece) > self._limit:
-                        raise DecodeError(f"a model of this plan has at most {self._limit} bytes", code="size")
-                    file.write(piece)
+    async def _fetch(self, url: str, part: Path) -> str:
+        """Download into ``part``; the digest of what came."""
+        digest = ""
+
+        async def attempt() -> None:
+            nonlocal digest
+            try:
+                digest = await self._do(self._connection.download, url, self._headers, part, self._limit)
+            except NotFound:
+                raise
+            except RemoteProtocolError as error:
+                if not size_of(part):
+                    raise
+                _forget(part)  # what an earlier process left cannot be gone on with
+                raise TransportError("the download starts anew") from error
+
+        await self._patiently(attempt, lambda: size_of(part))
+        return digest
 
     async def _exchange(
-        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: Any = b""
-    ) -> tuple[httpx.Headers, bytes]:
-        async with self._stream(method, url, headers=headers or {}, content=content) as response:
-            return response.headers, await _read(response)
+        self, method: str, url: str, *, headers: dict[str, str] | None = None, content: bytes = b""
+    ) -> Answer:
+        return await self._do(self._connection.exchange, method, url, self._headers | (headers or {}), content)
 
-    @asynccontextmanager
-    async def _stream(
-        self, method: str, url: str, *, headers: Mapping[str, str], content: Any = b""
-    ) -> AsyncIterator[httpx.Response]:
-        """One exchange; httpx's errors become ours, and so do answers that say one."""
+    async def _do(self, work: Callable[..., _T], *arguments: object) -> _T:
+        """Blocking work in the link's thread; cancelling cuts the connection, so that the thread is free again."""
+        errand = Errand()
+
+        def run() -> _T:
+            self._line.begin(errand)
+            return work(*arguments)
+
         try:
-            merged = {**self._headers, **headers}
-            async with self._client.stream(method, url, headers=merged, content=content) as response:
-                if response.status_code == 409 and OFFSET in response.headers:
-                    raise TransportError("the coordinator has got to another offset")
-                if response.status_code >= 300:
-                    body = await _read(response) or response.headers.get(ERROR, "").encode()
-                    raise error_of(response.status_code, _object(body))
-                yield response
-        except httpx.RequestError as error:
-            raise TransportError(f"{type(error).__name__}: {error}"[:200]) from error
+            return await asyncio.wrap_future(self._thread.submit(run))
+        except asyncio.CancelledError:
+            self._line.cut(errand)
+            raise
 
     async def _patiently(self, attempt: Callable[[], Awaitable[None]], progress: Callable[[], int]) -> None:
         """Try until it works; patience starts anew whenever ``progress`` has grown."""
@@ -239,26 +247,12 @@ class HttpLink:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-async def _read(response: httpx.Response) -> bytes:
-    """A small body; what is longer is not read."""
-    body = bytearray()
-    async for piece in response.aiter_raw():
-        body += piece
-        if len(body) > MAX_MESSAGE_BYTES:
-            raise DecodeError(f"an answer has at most {MAX_MESSAGE_BYTES} bytes", code="too_large")
-    return bytes(body)
+def _offset(answer: Answer) -> int:
+    text = answer.headers.get(OFFSET, "")
+    if not text.isascii() or not text.isdigit():
+        raise DecodeError(f"{OFFSET} should be a count, got {text[:40]!r}")
+    return int(text)
 
 
-async def _pieces(path: Path, start: int) -> AsyncIterator[bytes]:
-    with path.open("rb", buffering=BLOCK) as file:
-        file.seek(start)
-        while piece := file.read(_PIECE):
-            yield piece
-
-
-def _object(raw: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    return body if isinstance(body, dict) else {}
+def _forget(path: Path) -> None:
+    path.unlink(missing_ok=True)
