@@ -24,6 +24,7 @@ __all__ = [
     "Evaluate",
     "Evaluated",
     "Finish",
+    "Initialize",
     "JoinRequest",
     "Joined",
     "Message",
@@ -63,6 +64,10 @@ class Joined:
     parameters: Mapping[str, Any]
 
 
+# A task's ``seq`` is the session's ``turn``, which grows whenever participants are asked something, so the newest task
+# is the one with the highest ``seq``. Finish, which is no turn, comes after the last one.
+
+
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing to do yet: ask again."""
@@ -71,14 +76,30 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Initialize:
+    """Make the initial model of ``seed`` within ``remaining`` seconds, upload it and report it as the update of round 0.
+
+    The report's ``model`` and ``update`` are both its digest, and its ``examples`` 1.
+    """
+
+    seq: int
+    seed: int
+    remaining: float
+
+
+@dataclass(frozen=True, slots=True)
 class Train:
-    """Train ``model`` on your data and report within ``remaining`` seconds."""
+    """Train ``model`` on your data and report within ``remaining`` seconds.
+
+    ``attempt`` counts from 0 how often the round was begun again; the report names it too.
+    """
 
     seq: int
     round: int
     model: str
     seed: int
     remaining: float
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +123,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An update was uploaded: its digest, the number of examples it was trained on, and declared metrics.
+    """An update was uploaded: its digest, the number of examples it was trained on, declared metrics, its task's attempt.
 
     Sent as a JWS of the job's key, so that the coordinator can prove later who contributed what.
     """
@@ -113,6 +134,7 @@ class Report:
     update: str
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +157,13 @@ class Verdict:
     message: str = ""
 
 
-Task = Wait | Train | Evaluate | Finish
-Message = JoinRequest | Joined | Wait | Train | Evaluate | Finish | Report | Evaluated | Verdict
+Task = Wait | Initialize | Train | Evaluate | Finish
+Message = JoinRequest | Joined | Wait | Initialize | Train | Evaluate | Finish | Report | Evaluated | Verdict
 MESSAGES: dict[str, type[Message]] = {
     "join": JoinRequest,
     "joined": Joined,
     "wait": Wait,
+    "initialize": Initialize,
     "train": Train,
     "evaluate": Evaluate,
     "finish": Finish,
@@ -150,7 +173,7 @@ MESSAGES: dict[str, type[Message]] = {
 }
 _NAMES = {kind: name for name, kind in MESSAGES.items()}
 _DIGESTS = frozenset({"model", "update"})
-_COUNTS = frozenset({"seq", "round", "seed", "examples"})
+_COUNTS = frozenset({"seq", "round", "seed", "examples", "attempt"})
 
 
 def encode(message: Message) -> bytes:

@@ -79,7 +79,7 @@ async def test_too_few_participants_by_the_deadline_fail_the_session_with_that_r
     outcome = await world.running
     assert (outcome.finished, outcome.reason) == (False, "too few participants: 1 of at least 2 by the deadline")
     finish = await link.next_task(after=0, wait=0)
-    assert finish == Finish(6, "failed", outcome.reason)
+    assert finish == Finish(1, "failed", outcome.reason)
     result = json.loads((tmp_path / "outputs" / "result.json").read_text())
     assert (result["outcome"], result["reason"], result["contributors"]) == ("failed", outcome.reason, [])
     assert not (tmp_path / "outputs" / "model.safetensors").exists()
@@ -90,7 +90,7 @@ async def test_a_straggler_is_left_behind_and_asked_again(tmp_path):
     world = await started(tmp_path, min_participants=1, round_timeout=0.5, metrics=())
     alice, bob = await world.joined(ALICE), await world.joined(BOB)
     assert (await contribute(world, alice, 2.0, 10)).accepted
-    task = await bob.next_task(after=2, wait=5)
+    task = await bob.next_task(after=1, wait=5)
     assert (task.round, world.driver.session.history[0].updates[0].participant) == (2, ALICE)
     assert len(world.driver.session.history[0].updates) == 1
     await world.close()

@@ -22,7 +22,7 @@ from nevermined_fl.errors import (
     RequestError,
     Unauthenticated,
 )
-from nevermined_fl.messages import Evaluate, Evaluated, Finish, Joined, Report, Train, Verdict, Wait, decode
+from nevermined_fl.messages import Evaluate, Evaluated, Finish, Initialize, Joined, Report, Train, Verdict, Wait, decode
 from nevermined_fl.session import Phase, draw, effects, events
 from nevermined_fl.tokens import EVALUATED, REPORT, verify_job, verify_join_proof
 
@@ -137,7 +137,13 @@ class Service:
             return Verdict(accepted=False, code="no_update", message="upload the update before reporting it")
         return self._verdict(
             events.Reported(
-                participant, report.round, report.model, report.update, report.examples, dict(report.metrics)
+                participant,
+                report.round,
+                report.model,
+                report.update,
+                report.examples,
+                dict(report.metrics),
+                report.attempt,
             ),
             signed,
         )
@@ -191,21 +197,19 @@ class Service:
     def _task(self, participant: str) -> Task | None:
         session = self._conductor.session
         if session.is_over():
-            return Finish(2 * session.plan.rounds + 2, str(session.phase), session.reason)
-        if participant not in session.waits_for():
+            return Finish(session.turn + 1, str(session.phase), session.reason)
+        if not session.owes(participant):
             return None
-        remaining = max(0.0, (session.deadline or 0.0) - time.time())
+        turn, remaining = session.turn, max(0.0, (session.deadline or 0.0) - time.time())
+        if session.phase is Phase.INITIALIZATION:
+            return Initialize(turn, session.plan.seed, remaining)
         if session.phase is Phase.REPORTING:
-            seed = draw.training_seed(session.plan, session.round, participant)
-            return Train(2 * session.round, session.round, session.model, seed, remaining)
-        if session.phase is Phase.EVALUATION:
-            return Evaluate(2 * session.round + 1, session.round, session.model, remaining)
-        return None
+            seed = draw.training_seed(session.plan, session.round, participant, session.attempt)
+            return Train(turn, session.round, session.model, seed, remaining, session.attempt)
+        return Evaluate(turn, session.round, session.model, remaining)
 
     def _owes_update(self, participant: str, round_number: int) -> bool:
-        session = self._conductor.session
-        expected = session.phase is Phase.REPORTING and round_number == session.round
-        return expected and participant in session.waits_for()
+        return self._conductor.session.welcomes(participant, round_number)
 
     def _open_signed(self, participant: str, signed: str, typ: str, kind: type[Message]) -> Message:
         if (thumbprint := self._keys.get(participant)) is None:

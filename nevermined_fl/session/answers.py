@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nevermined_fl.errors import RemoteProtocolError
+from nevermined_fl.session import rows
 from nevermined_fl.session.effects import Accept
 from nevermined_fl.session.events import Reported
-from nevermined_fl.session.state import Evaluation, Update
+from nevermined_fl.session.plan import FROM_PARTICIPANT
+from nevermined_fl.session.state import Evaluation, Member, Update
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,27 +18,49 @@ if TYPE_CHECKING:
     from nevermined_fl.session.moves import Step
     from nevermined_fl.session.state import Metrics, Session
 
-__all__ = ["as_evaluation", "as_update", "judge", "judge_sender", "on_late", "repeats"]
+__all__ = [
+    "as_evaluation",
+    "as_update",
+    "judge_evaluation",
+    "judge_initial",
+    "judge_sender",
+    "judge_update",
+    "on_late",
+    "repeats",
+]
 
 
-def judge_sender(session: Session, event: Left | Reported | Evaluated) -> None:
+def judge_sender(session: Session, event: Left | Reported | Evaluated) -> Member:
     """Only who joined and did not leave has a say."""
-    if event.participant not in session.present():
+    member = session.member(event.participant)
+    if member is None or not member.present:
         raise RemoteProtocolError(f"{event.participant} has not joined", code="not_joined")
+    return member
 
 
-def judge(session: Session, event: Reported | Evaluated) -> None:
-    """Refuse an answer that must not count in this round."""
-    if event.round != session.round:
-        raise RemoteProtocolError(f"round {event.round} is not the current round {session.round}", code="stale_round")
-    if event.participant not in session.cohort:
-        raise RemoteProtocolError(
-            f"{event.participant} is not in the cohort of round {event.round}", code="not_in_cohort"
-        )
-    if event.model != session.model:
-        raise RemoteProtocolError(
-            f"round {event.round} is about model {session.model}, not {event.model}", code="other_model"
-        )
+def judge_update(session: Session, event: Reported) -> None:
+    """Refuse an update that must not count in this round."""
+    _judge_round(session, event)
+    _judge_attempt(session, event)
+    if not rows.has(session.cohort, event.participant) and not session.may_be_late(event.participant):
+        _refuse_outsider(session, event)
+    _judge_model(event, session.model)
+
+
+def judge_initial(session: Session, event: Reported) -> None:
+    """Refuse an initial model that nobody asked for, or a report that names two."""
+    _judge_round(session, event)
+    if not session.owes(event.participant):
+        _refuse_outsider(session, event)
+    _judge_model(event, event.update)
+
+
+def judge_evaluation(session: Session, event: Evaluated) -> None:
+    """Refuse an evaluation that must not count in this round."""
+    _judge_round(session, event)
+    if not rows.has(session.cohort, event.participant):
+        _refuse_outsider(session, event)
+    _judge_model(event, session.model)
 
 
 def repeats(session: Session, event: Reported | Evaluated) -> bool:
@@ -45,11 +69,11 @@ def repeats(session: Session, event: Reported | Evaluated) -> bool:
     Raises:
         RemoteProtocolError: another answer of this participant was counted.
     """
-    counted = [answer for answer in _counted(session, event) if answer.participant == event.participant]
-    if not counted:
+    counted = rows.find(_counted(session, event), event.participant)
+    if counted is None:
         return False
     again = as_update(session, event) if isinstance(event, Reported) else as_evaluation(session, event)
-    if counted != [again] or event.model != _model(session, event):
+    if counted != again or event.model != _model(session, event):
         raise RemoteProtocolError(f"another answer for round {event.round} counts already", code="other_answer")
     return True
 
@@ -72,6 +96,36 @@ def as_evaluation(session: Session, event: Evaluated) -> Evaluation:
     return Evaluation(event.participant, _weight(session, event), _metrics(session, event.metrics))
 
 
+def _judge_round(session: Session, event: Reported | Evaluated) -> None:
+    first = 0 if session.plan.initial_model == FROM_PARTICIPANT else 1
+    if first <= event.round < session.round:
+        raise RemoteProtocolError(f"round {event.round} is over; this is round {session.round}", code="late")
+    if event.round != session.round:
+        raise RemoteProtocolError(f"round {event.round} is not the current round {session.round}", code="stale_round")
+
+
+def _judge_attempt(session: Session, event: Reported) -> None:
+    if event.attempt > session.attempt:
+        text = f"attempt {event.attempt} of round {event.round} is not the current attempt {session.attempt}"
+        raise RemoteProtocolError(text, code="stale_round")
+    if event.attempt < session.attempt and session.plan.late_updates == "drop":
+        text = f"round {event.round} was begun again: what was trained for attempt {event.attempt} is dropped"
+        raise RemoteProtocolError(text, code="late")
+
+
+def _refuse_outsider(session: Session, event: Reported | Evaluated) -> None:
+    if rows.has(session.asked, event.participant):
+        raise RemoteProtocolError(f"others are asked in round {event.round} now; this came too late", code="late")
+    text = f"{event.participant} is not in the cohort of round {event.round}"
+    raise RemoteProtocolError(text, code="not_in_cohort")
+
+
+def _judge_model(event: Reported | Evaluated, model: str) -> None:
+    if event.model != model:
+        text = f"round {event.round} is about model {model}, not {event.model}"
+        raise RemoteProtocolError(text, code="other_model")
+
+
 def _weight(session: Session, event: Reported | Evaluated) -> int:
     if event.examples < 1:
         raise RemoteProtocolError(f"{event.examples} examples; at least 1 is needed", code="bad_weight")
@@ -91,6 +145,8 @@ def _metrics(session: Session, came: Mapping[str, float]) -> Metrics:
 
 
 def _counted(session: Session, event: Reported | Evaluated) -> tuple[Update, ...] | tuple[Evaluation, ...]:
+    if event.round == 0 and session.initial is not None and isinstance(event, Reported):
+        return (session.initial,)
     if 1 <= event.round <= len(session.history):
         committed = session.history[event.round - 1]
         return committed.updates if isinstance(event, Reported) else committed.evaluations
@@ -102,5 +158,5 @@ def _counted(session: Session, event: Reported | Evaluated) -> tuple[Update, ...
 def _model(session: Session, event: Reported | Evaluated) -> str:
     """The model that an answer of that round is about: a report's is the one before, an evaluation's the one after."""
     if isinstance(event, Reported):
-        return session.model_before(event.round)
+        return session.model_before(event.round) if event.round else event.update
     return session.history[event.round - 1].model if event.round <= len(session.history) else session.model

@@ -8,25 +8,63 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from nevermined_fl.session.plan import Plan
 
-__all__ = ["cohort", "training_seed"]
+__all__ = ["cohort", "initializer", "target", "training_seed"]
 
 
-def training_seed(plan: Plan, round_number: int, participant: str) -> int:
-    """The seed of one participant's training in one round, 0 to 2^63 - 1."""
-    return int.from_bytes(_lot(plan, round_number, participant)[:8], "big") >> 1
+def training_seed(plan: Plan, round_number: int, participant: str, attempt: int = 0) -> int:
+    """The seed of one participant's training in one round, 0 to 2^63 - 1.
+
+    A round that is begun again has others, unless late updates are used: then an update is the same work in any attempt.
+    """
+    again = attempt if plan.late_updates == "drop" else 0
+    return int.from_bytes(_lot(plan, round_number, again, participant)[:8], "big") >> 1
 
 
-def cohort(plan: Plan, round_number: int, present: Sequence[str]) -> tuple[str, ...]:
-    """Who takes part in a round, sorted: ``ceil(ratio * present)``, at least the plan's minimum."""
-    # The decimal that the plan states, not its nearest float: ceil(0.07 * 100) would be 8.
-    wanted = math.ceil(Fraction(repr(plan.participants_ratio)) * len(present))
-    drawn = sorted(present, key=lambda participant: _lot(plan, round_number, participant))
-    return tuple(sorted(drawn[: max(wanted, plan.min_participants)]))
+def target(plan: Plan, count: int) -> int:
+    """How many updates a round needs when ``count`` could give one: the plan's ratio of them, at least its minimum."""
+    return max(math.ceil(_decimal(plan.participants_ratio) * count), plan.min_participants)
 
 
-def _lot(plan: Plan, round_number: int, participant: str) -> bytes:
-    return hashlib.sha256(f"{plan.seed}:{round_number}:{participant}".encode()).digest()
+def cohort(
+    plan: Plan, round_number: int, present: Sequence[str], *, attempt: int = 0, given: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Who takes part in a round, sorted: ``over_selection`` times its target, as far as there are so many.
+
+    Args:
+        plan: the plan.
+        round_number: the round.
+        present: who could train.
+        attempt: how often the round was begun again.
+        given: whose updates count already; they are of the cohort, present or not.
+    """
+    pool = len({*present, *given})
+    ideal = max(_decimal(plan.participants_ratio) * pool, Fraction(plan.min_participants))
+    wanted = max(math.ceil(_decimal(plan.over_selection) * ideal), target(plan, pool))
+    has_given = set(given)
+    others = _in_lot_order(plan, round_number, attempt, (name for name in present if name not in has_given))
+    return tuple(sorted([*given, *others[: max(0, wanted - len(given))]]))
+
+
+def initializer(plan: Plan, present: Sequence[str], asked: Sequence[str]) -> str | None:
+    """Who is asked for the initial model next; None when everyone present was."""
+    were_asked = set(asked)
+    order = _in_lot_order(plan, 0, 0, (name for name in present if name not in were_asked))
+    return order[0] if order else None
+
+
+def _decimal(number: float) -> Fraction:
+    """The decimal that the plan states, not its nearest float: ceil(0.07 * 100) would be 8."""
+    return Fraction(repr(number))
+
+
+def _in_lot_order(plan: Plan, round_number: int, attempt: int, names: Iterable[str]) -> list[str]:
+    return sorted(names, key=lambda name: _lot(plan, round_number, attempt, name))
+
+
+def _lot(plan: Plan, round_number: int, attempt: int, participant: str) -> bytes:
+    number = f"{round_number}.{attempt}" if attempt else str(round_number)
+    return hashlib.sha256(f"{plan.seed}:{number}:{participant}".encode()).digest()

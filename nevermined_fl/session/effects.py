@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accept",
+    "Adopt",
     "Aggregate",
     "AskEvaluation",
+    "AskInitialModel",
     "Commit",
     "Configure",
     "Discard",
@@ -43,14 +45,35 @@ class Reject:
 
 
 @dataclass(frozen=True, slots=True)
+class AskInitialModel:
+    """Let a participant make the initial model of ``seed`` until ``deadline``."""
+
+    participant: str
+    seed: int
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Make that participant's update of round 0 the initial model, durably, and say Adopted."""
+
+    update: str
+    participant: str
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
-    """Let ``cohort`` train ``model`` until ``deadline``; ``seeds`` stand in the cohort's order."""
+    """Let ``cohort`` train ``model`` until ``deadline``; ``seeds`` stand in the cohort's order.
+
+    ``attempt`` counts from 0 how often the round was begun again.
+    """
 
     round: int
     model: str
     cohort: tuple[str, ...]
     seeds: tuple[int, ...]
     deadline: float
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +97,7 @@ class AskEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Delete what this participant uploaded for this round: refused, or folded into a durable model."""
+    """Delete what this participant uploaded for this round: refused, dropped, or folded into a durable model."""
 
     update: str
     participant: str
@@ -104,4 +127,6 @@ class Fail:
     reason: str
 
 
-Effect = Accept | Reject | Configure | Aggregate | AskEvaluation | Discard | Commit | Finish | Fail
+Effect = (
+    Accept | Reject | AskInitialModel | Adopt | Configure | Aggregate | AskEvaluation | Discard | Commit | Finish | Fail
+)

@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENTS",
+    "Adopted",
     "Aggregated",
     "Evaluated",
     "Event",
     "Joined",
     "Left",
+    "Lost",
     "PeerEvent",
     "Reported",
     "Restarted",
+    "RolledBack",
     "Stopped",
     "Ticked",
     "from_json",
@@ -47,7 +50,10 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A participant trained ``model``; the update of digest ``update`` is in the spool, whole and verified."""
+    """A participant trained ``model``; the update of digest ``update`` is in the spool, whole and verified.
+
+    In round 0 it made the initial model: ``model`` and ``update`` are the same. ``attempt`` is that of its task.
+    """
 
     participant: str
     round: int
@@ -55,6 +61,14 @@ class Reported:
     update: str
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The driver made a participant's model the initial one, durably."""
+
+    model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +107,36 @@ class Restarted:
     """The coordinator's process came back; what was ordered may not have been done."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The body of an update that counts is gone or damaged, as its digest shows."""
+
+    participant: str
+    round: int
+    update: str
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """The model that ``round`` made is gone or damaged, or the server's state that belongs to it; 0 is the initial one."""
+
+    round: int
+
+
 PeerEvent = Joined | Left | Reported | Evaluated
-Event = PeerEvent | Aggregated | Ticked | Stopped | Restarted
+Event = PeerEvent | Adopted | Aggregated | Ticked | Stopped | Restarted | Lost | RolledBack
 EVENTS: dict[str, type[Event]] = {
     "joined": Joined,
     "left": Left,
     "reported": Reported,
+    "adopted": Adopted,
     "aggregated": Aggregated,
     "evaluated": Evaluated,
     "ticked": Ticked,
     "stopped": Stopped,
     "restarted": Restarted,
+    "lost": Lost,
+    "rolled_back": RolledBack,
 }
 _NAMES = {kind: name for name, kind in EVENTS.items()}
 

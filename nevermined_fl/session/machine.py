@@ -14,19 +14,24 @@ from nevermined_fl.errors import LocalProtocolError, RemoteProtocolError
 from nevermined_fl.session.answers import on_late
 from nevermined_fl.session.effects import Discard, Effect, Reject
 from nevermined_fl.session.events import (
+    Adopted,
     Aggregated,
     Evaluated,
     Event,
     Joined,
     Left,
+    Lost,
     PeerEvent,
     Reported,
     Restarted,
+    RolledBack,
     Stopped,
     Ticked,
 )
-from nevermined_fl.session.moves import Step, on_joined, on_left, on_restarted, on_stopped, on_tick_ignored
-from nevermined_fl.session.phases import aggregation, configuration, evaluation, reporting, selection
+from nevermined_fl.session.moves import Step, on_ignored, on_joined, on_left, on_stopped
+from nevermined_fl.session.phases import aggregation, configuration, evaluation, initialization, reporting, selection
+from nevermined_fl.session.plan import FROM_PARTICIPANT
+from nevermined_fl.session.repairs import on_lost, on_restarted, on_rolled_back
 from nevermined_fl.session.state import Phase, Session
 
 if TYPE_CHECKING:
@@ -43,15 +48,28 @@ TRANSITIONS: Mapping[Phase, Mapping[type[Event], Handler]] = {
         Ticked: selection.on_ticked,
         Stopped: on_stopped,
         Restarted: on_restarted,
+        Lost: on_ignored,
+    },
+    Phase.INITIALIZATION: {
+        Joined: on_joined,
+        Left: initialization.on_left,
+        Reported: initialization.on_reported,
+        Adopted: initialization.on_adopted,
+        Ticked: initialization.on_ticked,
+        Stopped: on_stopped,
+        Restarted: on_restarted,
+        Lost: on_lost,
     },
     Phase.CONFIGURATION: {
         Joined: configuration.on_joined,
         Left: on_left,
-        Reported: on_late,
+        Reported: reporting.on_reported,
         Evaluated: on_late,
         Ticked: configuration.on_ticked,
         Stopped: on_stopped,
         Restarted: on_restarted,
+        Lost: on_lost,
+        RolledBack: on_rolled_back,
     },
     Phase.REPORTING: {
         Joined: on_joined,
@@ -61,6 +79,8 @@ TRANSITIONS: Mapping[Phase, Mapping[type[Event], Handler]] = {
         Ticked: reporting.on_ticked,
         Stopped: on_stopped,
         Restarted: on_restarted,
+        Lost: on_lost,
+        RolledBack: on_rolled_back,
     },
     Phase.AGGREGATION: {
         Joined: on_joined,
@@ -68,9 +88,11 @@ TRANSITIONS: Mapping[Phase, Mapping[type[Event], Handler]] = {
         Reported: on_late,
         Evaluated: on_late,
         Aggregated: aggregation.on_aggregated,
-        Ticked: on_tick_ignored,
+        Ticked: on_ignored,
         Stopped: on_stopped,
         Restarted: on_restarted,
+        Lost: on_lost,
+        RolledBack: on_rolled_back,
     },
     Phase.EVALUATION: {
         Joined: on_joined,
@@ -80,16 +102,18 @@ TRANSITIONS: Mapping[Phase, Mapping[type[Event], Handler]] = {
         Ticked: evaluation.on_ticked,
         Stopped: on_stopped,
         Restarted: on_restarted,
+        Lost: on_ignored,
+        RolledBack: on_rolled_back,
     },
-    Phase.FINISHED: {Restarted: on_restarted},
+    Phase.FINISHED: {Restarted: on_restarted, RolledBack: on_rolled_back},
     Phase.FAILED: {Restarted: on_restarted},
 }
 
 
 def start(plan: Plan, session_did: str, now: float) -> Step:
     """A new session: its selection is open."""
-    deadline = now + plan.selection_timeout
-    return Session(session_did, plan, Phase.SELECTION, plan.initial_model, deadline), ()
+    model = "" if plan.initial_model == FROM_PARTICIPANT else plan.initial_model
+    return Session(session_did, plan, Phase.SELECTION, model, now + plan.selection_timeout), ()
 
 
 def step(session: Session, event: Event, now: float) -> Step:

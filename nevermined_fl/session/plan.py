@@ -5,9 +5,11 @@ The first three names are the Nevermined FL specification's; ``engine`` is reser
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from nevermined_fl import aggregation
 from nevermined_fl.codecs.schema import DTYPES, TensorSchema
 
 if TYPE_CHECKING:
@@ -97,7 +99,26 @@ class Plan:
         """
         training = self.rounds * (1 + self.repeats) * self.round_timeout
         first = self.round_timeout * len(self.members) if self.initial_model == FROM_PARTICIPANT else 0.0
-        return self.selection_timeout + first + training + self.rounds * self.evaluation_seconds()
+        evaluations = math.ceil(self.rounds / self.evaluate_every) if self.metrics else 0
+        return self.selection_timeout + first + training + evaluations * self.evaluation_seconds()
+
+    def evaluates(self, round_number: int) -> bool:
+        """Whether that round's model is evaluated: every so many rounds, and the last one's."""
+        is_last = round_number == self.rounds
+        return bool(self.metrics) and (is_last or round_number % self.evaluate_every == 0)
+
+    def carried(self) -> tuple[TensorSchema, ...]:
+        """The tensors that models and updates of the session have: the plan's, and beside each what the strategy adds.
+
+        ``control/w`` stands beside ``w``, in the same precision but at least F32.
+        """
+        extras = getattr(aggregation.create(self.strategy, dict(self.strategy_options)), "EXTRAS", ())
+        beside = [
+            TensorSchema(f"{extra}/{tensor.name}", "F64" if tensor.dtype == "F64" else "F32", tensor.shape)
+            for extra in extras
+            for tensor in self.schema
+        ]
+        return (*self.schema, *beside)
 
     def model_size(self) -> int:
         """Bytes of tensor data in one model."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nevermined_fl.errors import LocalProtocolError
-from nevermined_fl.session import moves
+from nevermined_fl.session.orders import discards
 from nevermined_fl.session.phases import evaluation
 
 if TYPE_CHECKING:
@@ -22,4 +22,4 @@ def on_aggregated(session: Session, event: Aggregated, now: float) -> Step:
     if event.round != session.round:
         raise LocalProtocolError(f"round {event.round} was aggregated during round {session.round}")
     tried, effects = evaluation.begin(replace(session, model=event.model), now)
-    return tried, (*moves.discards(session), *effects)
+    return tried, (*discards(session), *effects)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nevermined_fl.session import moves
+from nevermined_fl.session import moves, rounds
 from nevermined_fl.session.effects import Accept
 
 if TYPE_CHECKING:
@@ -17,14 +17,13 @@ __all__ = ["on_joined", "on_ticked"]
 
 def on_joined(session: Session, event: Joined, now: float) -> Step:
     """Take it in and begin the round if that makes enough."""
-    training, effects = moves.configure(moves.enrol(session, event))
+    training, effects = rounds.configure(moves.enrol(session, event))
     return training, (Accept(event.participant, session.round), *effects)
 
 
 def on_ticked(session: Session, event: Ticked, now: float) -> Step:
-    """Fail at the deadline."""
-    if session.deadline is None or now < session.deadline:
+    """At the deadline begin the round again, or fail."""
+    if not session.is_due(now):
         return session, ()
     came, needed = len(session.present()), session.plan.min_participants
-    reason = f"round {session.round}: too few participants: {came} of at least {needed} by the deadline"
-    return moves.fail(session, reason)
+    return rounds.begin_again(session, f"too few participants: {came} of at least {needed} by the deadline", now)

@@ -1,11 +1,11 @@
-"""Reporting: collect updates until all of the cohort reported or time is up."""
+"""Reporting: collect updates until enough of the cohort reported or time is up."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nevermined_fl.session import answers, moves
+from nevermined_fl.session import answers, moves, rounds, rows
 from nevermined_fl.session.effects import Accept
 from nevermined_fl.session.state import Phase
 
@@ -18,42 +18,30 @@ __all__ = ["on_left", "on_reported", "on_ticked"]
 
 
 def on_reported(session: Session, event: Reported, now: float) -> Step:
-    """Count one update of each member of the cohort."""
+    """Count one update of each member of the cohort, and of who was asked before if the plan uses late ones."""
     answers.judge_sender(session, event)
     accept = Accept(event.participant, event.round)
     if answers.repeats(session, event):
         return session, (accept,)
-    answers.judge(session, event)
-    updates = [*session.updates, answers.as_update(session, event)]
-    updates.sort(key=lambda update: update.participant)
-    moved, effects = _close_if_complete(replace(session, updates=tuple(updates)))
+    answers.judge_update(session, event)
+    counted = replace(session, updates=rows.put(session.updates, answers.as_update(session, event)))
+    if session.phase is Phase.CONFIGURATION:
+        return counted, (accept,)
+    moved, effects = rounds.close_if_complete(replace(counted, cohort=rows.put_name(session.cohort, event.participant)))
     return moved, (accept, *effects)
 
 
 def on_left(session: Session, event: Left, now: float) -> Step:
     """Do not wait for it any more."""
-    moved, effects = _close_if_complete(moves.forget(session, event))
+    moved, effects = rounds.close_if_complete(moves.forget(session, event))
     return moved, (Accept(event.participant, session.round), *effects)
 
 
 def on_ticked(session: Session, event: Ticked, now: float) -> Step:
     """At the deadline go on with what came, if it is enough."""
-    if session.deadline is None or now < session.deadline:
+    if not session.is_due(now):
         return session, ()
     came, needed = len(session.updates), session.plan.min_participants
     if came < needed:
-        return moves.fail(
-            session, f"round {session.round}: too few updates: {came} of at least {needed} by the deadline"
-        )
-    return _close(session)
-
-
-def _close_if_complete(session: Session) -> Step:
-    if session.waits_for() or len(session.updates) < session.plan.min_participants:
-        return session, ()
-    return _close(session)
-
-
-def _close(session: Session) -> Step:
-    folding = replace(session, phase=Phase.AGGREGATION, deadline=None)
-    return folding, moves.orders(folding)
+        return rounds.begin_again(session, f"too few updates: {came} of at least {needed} by the deadline", now)
+    return rounds.close(session)
