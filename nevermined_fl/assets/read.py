@@ -135,13 +135,13 @@ def _file(entry: dict[str, Any]) -> FileEntry:
     return FileEntry(entry["name"], entry["contentType"], int(entry["contentLength"]), entry["checksum"])
 
 
-def algorithm_files(ddo: Any) -> tuple[FileEntry, FileEntry]:
-    """The Trainer's file and the initial model of an algorithm."""
+def algorithm_files(ddo: Any) -> tuple[FileEntry, FileEntry | None]:
+    """The Trainer's file of an algorithm, and its initial model unless sessions begin with another one."""
     main = main_of(ddo, "algorithm")
     found = files(ddo)
-    if len(found) != 2 or found[0].name != main["algorithm"]["entrypoint"]:
-        raise InvalidRequest("an algorithm has two files, the entrypoint and the initial model", check="ddo_files")
-    return found[0], found[1]
+    if not 1 <= len(found) <= 2 or found[0].name != main["algorithm"]["entrypoint"]:
+        raise InvalidRequest("an algorithm's files are its entrypoint and perhaps an initial model", check="ddo_files")
+    return found[0], found[1] if len(found) == 2 else None
 
 
 def dataset_schema(ddo: Any) -> Schema:

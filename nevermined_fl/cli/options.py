@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nevermined_fl import DataScientist, Provider
 
 __all__ = [
+    "ContinueFrom",
     "JsonFlag",
     "KeyFileOption",
     "NetworkOption",
@@ -43,6 +44,9 @@ KeyFileOption = Annotated[
 PasswordOption = Annotated[
     Path | None,
     typer.Option("--password-file", help="File with the key's password; default $NEVERMINED_FL_PASSWORD."),
+]
+ContinueFrom = Annotated[
+    str, typer.Option(metavar="DID", help="Begin with the model of an earlier session, in place of what the file says.")
 ]
 ProviderHome = Annotated[
     Path, typer.Option("--home", help="The provider's data folder, with provider.toml.", show_default=True)

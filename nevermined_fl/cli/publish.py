@@ -7,6 +7,7 @@ import typer
 
 from nevermined_fl.cli.app import app, command
 from nevermined_fl.cli.options import (
+    ContinueFrom,
     JsonFlag,
     KeyFileOption,
     NetworkOption,
@@ -87,7 +88,10 @@ def algorithm(
     password_file: PasswordOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make the first model of the session's algorithm, upload both to a gateway, publish the algorithm."""
+    """Make the first model of the session's algorithm, upload both to a gateway, publish the algorithm.
+
+    Of a session that begins with a participant's or an earlier model, the algorithm alone is uploaded.
+    """
     from nevermined_fl.marketplace.session_file import load_session  # noqa: PLC0415  numpy and web3 for this command alone
 
     file = load_session(session)
@@ -101,6 +105,7 @@ def algorithm(
 def coordinator(
     *,
     session: SessionToml,
+    continue_from: ContinueFrom = "",
     network: NetworkOption = None,
     key: KeyFileOption = None,
     password_file: PasswordOption = None,
@@ -110,7 +115,7 @@ def coordinator(
     from nevermined_fl.marketplace.publishing import prepare_algorithm  # noqa: PLC0415  as above
     from nevermined_fl.marketplace.session_file import load_session  # noqa: PLC0415  as above
 
-    file = load_session(session)
+    file = load_session(session, continue_from=continue_from)
     buyer = data_scientist(key or file.key, password_file or file.password_file, network or file.network)
     prepared = prepare_algorithm(file.algorithm, file.settings)
     did = buyer.publish_session(

@@ -71,6 +71,11 @@ def run(
     algorithm: Path, data: Sequence[Path], chosen: PlanSettings, into: Path, progress: Callable[[str], None]
 ) -> Rehearsal:
     """Simulate; the model and its card are in ``into`` afterwards."""
+    if chosen.continue_from:
+        progress(
+            f"{chosen.continue_from} is on the network: this rehearsal begins with the algorithm's own first model"
+        )
+        chosen = replace(chosen, continue_from="")
     prepared = prepare_algorithm(algorithm, chosen)
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="nevermined-fl-") as name:
@@ -81,7 +86,12 @@ def run(
         work = folder / "session"
         try:
             result = simulate(
-                plan, algorithm, datasets, work, initial=prepared.initial, on_event=lambda event: _tell(event, progress)
+                plan,
+                algorithm,
+                datasets,
+                work,
+                initial=prepared.initial or None,
+                on_event=lambda event: _tell(event, progress),
             )
         except (TrainerError, SessionFailed):
             # It is the user's own machine and code: here the traceback may be seen.

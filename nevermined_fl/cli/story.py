@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nevermined_fl.cli.app import app, command
-from nevermined_fl.cli.options import JsonFlag, KeyFileOption, NetworkOption, PasswordOption, data_scientist
+from nevermined_fl.cli.options import (
+    ContinueFrom,
+    JsonFlag,
+    KeyFileOption,
+    NetworkOption,
+    PasswordOption,
+    data_scientist,
+)
 from nevermined_fl.cli.output import Output, tokens
 from nevermined_fl.devnet.home import DEFAULT_HOME
 
@@ -81,6 +88,7 @@ def simulate(
 def run(
     session: Annotated[Path, typer.Argument(metavar="SESSION.TOML", help="examples/session.toml is one.")],
     *,
+    continue_from: ContinueFrom = "",
     network: NetworkOption = None,
     key: KeyFileOption = None,
     password_file: PasswordOption = None,
@@ -90,7 +98,7 @@ def run(
     from nevermined_fl.marketplace.session_file import load_session  # noqa: PLC0415  numpy for this command alone
 
     out = Output(as_json=as_json)
-    file = load_session(session)
+    file = load_session(session, continue_from=continue_from)
     buyer = data_scientist(key or file.key, password_file or file.password_file, network or file.network)
     outcome = buyer.run(file, progress=out.progress)
     decimals = buyer.market.chain.token_decimals()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nevermined_fl import assets
 from nevermined_fl.errors import InvalidRequest, NotFound, SessionFailed, SettingsError
 from nevermined_fl.marketplace import publishing, purchase, results
+from nevermined_fl.marketplace.earlier import earlier_model
 from nevermined_fl.marketplace.market import Market, open_market
 from nevermined_fl.marketplace.publishing import PlanSettings
 from nevermined_fl.marketplace.quote import tokens
@@ -116,7 +117,7 @@ class DataScientist:
     def publish_algorithm(
         self, file: Path | str, *, gateway: str, settings: PlanSettings | None = None, name: str = ""
     ) -> Algorithm:
-        """Make the first model locally, upload both to ``gateway`` and publish the algorithm."""
+        """Make the first model locally, upload it (if sessions begin with it) and the algorithm, publish the algorithm."""
         prepared = publishing.prepare_algorithm(file, settings or PlanSettings())
         did = publishing.publish_algorithm(self.market, prepared, gateway=gateway, name=name or Path(file).stem)
         return replace(prepared, did=did)
@@ -127,9 +128,15 @@ class DataScientist:
         """The plan of a session, before anything is published.
 
         Raises:
-            InvalidRequest: a parameter is out of bounds, or one of the DIDs sells nothing that a session needs.
+            InvalidRequest: a parameter is out of bounds, one of the DIDs sells nothing that a session needs, or the
+                earlier model has other tensors than the algorithm.
+            PermissionDenied: the earlier model may not be downloaded.
         """
-        plan = (settings or PlanSettings()).plan(algorithm, datasets)
+        chosen = settings or PlanSettings()
+        earlier = ""
+        if chosen.continue_from:
+            earlier = earlier_model(self.market, chosen.continue_from, algorithm.schema, compute=compute)
+        plan = chosen.plan(algorithm, datasets, earlier=earlier)
         purchase.quote(self.market, plan, datasets=plan.members, compute=compute)
         return plan
 

@@ -1,5 +1,6 @@
 """What a data scientist publishes before buying."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,22 @@ def test_a_plan_out_of_bounds_names_the_parameter(file):
         PlanSettings(rounds=0, hyperparameters={"bias": 1}).plan(prepared, ("a", "b"))
     with pytest.raises(InvalidRequest, match="minParticipants"):
         PlanSettings(min_participants=3, hyperparameters={"bias": 1}).plan(prepared, ("a", "b"))
+
+
+def test_a_session_that_a_participant_begins_ships_no_first_model(file, tmp_path):
+    world, settings = open_market(), replace(SETTINGS, initial_model="participant")
+    with serving(tmp_path, world) as (_, url):
+        world.gateway_url = url
+        compute = world.publish_compute()
+        buyer, _ = a_buyer(world)
+        algorithm = buyer.publish_algorithm(file, gateway=url, settings=settings)
+        datasets = (world.dataset, world.other_dataset)
+        session = buyer.publish_session(algorithm, datasets=datasets, compute=compute, settings=settings)
+    assert [path.name for path in (tmp_path / "content").iterdir()] == [algorithm.digest()[7:]]
+    assert assets.algorithm_files(world.metadata.resolve(algorithm.did)) == (algorithm.files()[0], None)
+    assert buyer.check_plan(algorithm, datasets=datasets, compute=compute, settings=settings).schema == algorithm.schema
+    spec = assets.session_spec(world.metadata.resolve(session))
+    assert (spec.parameters["initialModel"], spec.parameters["initialAsset"]) == ("participant", "")
 
 
 def test_the_shipped_examples_are_algorithms():
