@@ -36,6 +36,7 @@ CHECKS: Mapping[str, str] = {
     "token_workflow": "the token is for the body's workflow",
     # what is asked for
     "buyer_allowed": "the provider's policy names the caller",
+    "initial_model_of_caller": "the plan's initial model was uploaded here by the caller, or is an asset's, or a participant's",
     "execution_of_agreement": "the execution is one of that agreement, and of that caller",
     "upload_quota": "the buyer's uploads fit into his quota",
     "file_index": "the asset has a file of that index",

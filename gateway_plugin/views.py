@@ -13,6 +13,7 @@ from gateway_plugin.gateway import did as parse_did
 from gateway_plugin.grants import authorize, exchange, execution_grant
 from nevermined_fl import __version__, permissions
 from nevermined_fl.errors import InvalidRequest, NotFound, PermissionDenied, TooLarge
+from nevermined_fl.session.plan import FROM_PARTICIPANT
 
 if TYPE_CHECKING:
     from gateway_plugin.gateway import Gateway
@@ -54,6 +55,7 @@ def execute(gateway: Gateway, agreement: str) -> Response:
     bearer = authorize(gateway, "execute", agreement=agreement)
     gateway.admit_buyer(bearer.caller)
     grant = execution_grant(gateway, bearer)
+    _check_initial(gateway, grant)
     job = {
         "serviceAgreementId": bearer.agreement,
         "workflow": grant.workflow,
@@ -151,6 +153,19 @@ def record(gateway: Gateway, session: str) -> Response:
     return Response(
         found.content, status=found.status_code, headers={"Content-Type": kind, "Cache-Control": "no-store"}
     )
+
+
+def _check_initial(gateway: Gateway, grant: permissions.Grant) -> None:
+    """Digests are public, and who begins with a model has it in the end: nobody begins with what another brought."""
+    digest, caller = grant.plan.initial_model, grant.agreement.consumer
+    if grant.kind != "coordinator" or digest == FROM_PARTICIPANT or grant.plan.initial_asset:
+        return  # of an earlier asset the launcher asks the chain
+    if not gateway.ledger.has_upload(caller, digest.removeprefix("sha256:")):
+        raise PermissionDenied(
+            f"{caller} has not uploaded the initial model {digest} here",
+            check="initial_model_of_caller",
+            hint="upload it to this gateway, or name the asset that it is a file of (continue_from)",
+        )
 
 
 def _own_execution(gateway: Gateway, agreement: str, execution: str) -> None:

@@ -145,7 +145,9 @@ async def _info(request: web.Request) -> web.Response:
 
 
 async def _status(request: web.Request) -> web.Response:
-    return web.json_response(views.status(request.app[LAUNCHER].store.get(request.match_info["id"])))
+    launcher = request.app[LAUNCHER]
+    job = launcher.store.get(request.match_info["id"])
+    return web.json_response(await launcher.call(views.status, launcher, job))
 
 
 async def _logs(request: web.Request) -> web.Response:

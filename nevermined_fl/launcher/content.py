@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-__all__ = ["Content", "Incoming", "copy_file"]
+__all__ = ["Content", "Incoming", "copy_file", "receive"]
 
 
 class Content:
@@ -50,22 +50,27 @@ class Content:
             temporary.unlink(missing_ok=True)
         return digest
 
-    @asynccontextmanager
-    async def receive(self, *, digest: str, size: int) -> AsyncIterator[Incoming]:
-        """Take a file in, block by block; it is kept when it turns out to be what was expected.
+    def place(self, digest: str) -> Path:
+        """Where the file with that digest is, or belongs."""
+        return self._folder / digest.removeprefix("sha256:")
 
-        Raises:
-            DecodeError: more or fewer bytes than ``size``, or another digest.
-        """
-        temporary = self._folder / f".{secrets.token_hex(8)}.part"
-        try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                incoming = Incoming(file.write, size)
-                yield incoming
-            incoming.check(digest)
-            temporary.replace(self._folder / digest.removeprefix("sha256:"))
-        finally:
-            temporary.unlink(missing_ok=True)
+
+@asynccontextmanager
+async def receive(target: Path, *, digest: str, size: int) -> AsyncIterator[Incoming]:
+    """Take a file in, block by block; it is at ``target`` when it turned out to be what was expected.
+
+    Raises:
+        DecodeError: more or fewer bytes than ``size``, or another digest.
+    """
+    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            incoming = Incoming(file.write, size)
+            yield incoming
+        incoming.check(digest)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class Incoming:

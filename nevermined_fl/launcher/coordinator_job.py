@@ -1,6 +1,6 @@
 """Coordinator's job: from an accepted order to a published model.
 
-preparing: fetch the initial model, make certificate and port. running: the process, with the session record published
+preparing: fetch the initial model if there is one, make certificate and port. running: the process, with the session record published
 as soon as it listens. publishing: the model, or the reason why there is none, then the session's last record. settling:
 the compute provider's own money. Each stage may be entered again after a restart.
 """
@@ -18,9 +18,8 @@ from nevermined_fl.files import write_json
 from nevermined_fl.launcher.admission import AdmissionServer
 from nevermined_fl.launcher.attempts import run_attempts
 from nevermined_fl.launcher.certificates import ensure_certificate
-from nevermined_fl.launcher.content import copy_file
 from nevermined_fl.launcher.events import read_events
-from nevermined_fl.launcher.fetch import fetch
+from nevermined_fl.launcher.initial import place_initial
 from nevermined_fl.launcher.outcome import has_outcome, read_outcome
 from nevermined_fl.launcher.publish import keep_outputs, publish_model
 from nevermined_fl.launcher.records import OVER_SECONDS
@@ -94,9 +93,7 @@ async def _coordinate(launcher: Launcher, job: Job) -> None:
 async def _prepare(launcher: Launcher, job: Job) -> Job:
     order, work = job.order, launcher.work(job.id)
     (work / "outputs").mkdir(mode=0o700, parents=True, exist_ok=True)
-    until = job.created + launcher.settings.limits.job_seconds
-    model = await launcher.retrying(lambda: fetch(launcher, order.file), until=until)
-    await launcher.call(copy_file, model, work / "initial.safetensors")
+    await place_initial(launcher, job)
     ensure_certificate(work, launcher.settings.coordinator.public_host)
     port = job.port or _reserve_port(launcher, job)
     body = {
@@ -209,9 +206,7 @@ def _fail(launcher: Launcher, job: Job, reason: str) -> Job:
     logger.warning("session %s failed: %s", job.order.session, reason)
     if not _is_over(launcher, job):
         launcher.records.issue(job.order.session, valid=OVER_SECONDS, phase="failed", outcome="failed", reason=reason)
-    return launcher.store.change(
-        job.id, stage="over", status="Failed", reason=reason, finished=launcher.clock(), payment="unpaid"
-    )
+    return launcher.store.change(job.id, stage="over", status="Failed", reason=reason, finished=launcher.clock())
 
 
 def _is_over(launcher: Launcher, job: Job) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-__all__ = ["EVENTS", "read_events"]
+__all__ = ["EVENTS", "is_number", "is_word", "read_events"]
 
 EVENTS = frozenset(
     {
@@ -30,6 +30,7 @@ EVENTS = frozenset(
         ),
         *("evaluated", "finished", "failed", "rejected", "round_trained", "update_sent", "algorithm_failed", "over"),
         *("refused", "round_missed"),
+        *("stopped_early", "round_repeated", "initialized", "update_lost", "rolled_back", "checkpoint_kept"),
     }
 )
 _COUNTS = frozenset({"round", "rounds", "line", "examples", "participants", "bytes", "attempt", "deadline", "seconds"})
@@ -60,24 +61,26 @@ def _event(line: bytes, metrics: frozenset[str]) -> dict[str, Any] | None:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict) or not _is_word(found.get("event")) or not _is_number(found.get("time")):
+    if not isinstance(found, dict) or not is_word(found.get("event")) or not is_number(found.get("time")):
         return None
     if found["event"] not in EVENTS:
         return None
     kept = {"time": found["time"], "event": found["event"]}
-    kept |= {name: value for name, value in found.items() if name in _COUNTS and _is_number(value)}
-    kept |= {name: value for name, value in found.items() if name in _WORDS and _is_word(value)}
+    kept |= {name: value for name, value in found.items() if name in _COUNTS and is_number(value)}
+    kept |= {name: value for name, value in found.items() if name in _WORDS and is_word(value)}
     values = found.get("metrics")
     if isinstance(values, dict):
-        kept["metrics"] = {name: values[name] for name in sorted(metrics) if _is_number(values.get(name))}
+        kept["metrics"] = {name: values[name] for name in sorted(metrics) if is_number(values.get(name))}
     return kept
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is a number that JSON readers keep."""
     return (
         isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53 and math.isfinite(value)
     )
 
 
-def _is_word(value: Any) -> bool:
+def is_word(value: Any) -> bool:
+    """Whether it is a name, a code, a DID or a digest: nothing that could be a sentence."""
     return isinstance(value, str) and _WORD.fullmatch(value) is not None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Jobs"]
 
 logger = logging.getLogger(__name__)
-_KEPT = frozenset({"events.jsonl", "job.json", "journal.sqlite", "journal.sqlite-wal"})
+_KEPT = frozenset({"events.jsonl", "status.json", "job.json", "journal.sqlite", "journal.sqlite-wal"})
 _KINDS = {"participant": run_participant, "coordinator": run_coordinator}
 
 

@@ -26,7 +26,8 @@ class Order:
     """One agreement's run of one workflow.
 
     ``did`` is what was bought: a dataset (participant) or a compute service (coordinator). ``file`` is the Trainer's
-    (participant) or the initial model (coordinator). ``examples`` are the dataset's rows.
+    (participant) or the initial model (coordinator; None when a participant makes it). ``examples`` are the dataset's
+    rows.
     """
 
     kind: str
@@ -40,7 +41,7 @@ class Order:
     parameters: dict[str, object]
     amounts: tuple[int, ...]
     receivers: tuple[str, ...]
-    file: RemoteFile
+    file: RemoteFile | None
     examples: int = 0
 
     def plan(self) -> Plan:
@@ -58,4 +59,5 @@ class Order:
         tuples = {name: tuple(body[name]) for name in ("members", "receivers")}
         # Prices are uint256; JSON numbers are not.
         amounts = tuple(int(amount) for amount in body["amounts"])
-        return cls(**body | tuples | {"amounts": amounts, "file": RemoteFile(**body["file"])})
+        file = RemoteFile(**body["file"]) if body["file"] else None
+        return cls(**body | tuples | {"amounts": amounts, "file": file})

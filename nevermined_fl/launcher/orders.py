@@ -7,11 +7,13 @@ stand in front; and it alone knows what else runs and which algorithms its provi
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl import assets, permissions
 from nevermined_fl.errors import InvalidRequest, PermissionDenied
 from nevermined_fl.keys import checksum_address
+from nevermined_fl.launcher.initial import initial_file
 from nevermined_fl.launcher.order import Order, RemoteFile
 from nevermined_fl.launcher.store import Job
 
@@ -30,8 +32,9 @@ def accept(launcher: Launcher, body: Mapping[str, Any]) -> Job:
     """A new job, kept in the store.
 
     Raises:
-        RequestError: ``check`` is one of permissions.CHECKS, or buyer_allowed, image_allowed, dataset_here,
-            algorithm_approved, initial_model_here, agreement_spent, one_live_execution, one_live_session.
+        RequestError: ``check`` is one of permissions.CHECKS, or buyer_allowed, image_allowed, plan_allowed, dataset_here,
+            algorithm_approved, initial_model_here, initial_asset_file, agreement_spent, one_live_execution,
+            one_live_session.
         TransportError: the chain or the metadata API did not answer.
     """
     agreement, workflow = _text(body, "serviceAgreementId").lower(), body.get("workflow")
@@ -51,10 +54,11 @@ def accept(launcher: Launcher, body: Mapping[str, Any]) -> Job:
         min_blocks_left=launcher.settings.policy.min_blocks_left,
     )
     _check_image(launcher, grant)
+    _check_plan(launcher, grant)
     _check_spent(grant, ended)
     order = _order(launcher, grant, consumer)
     name = "".join(secrets.choice(_ALPHABET) for _ in range(10))
-    job = Job(id=f"nvm-fl-{name}", order=order, created=launcher.clock(), payment="unpaid")
+    job = Job(id=f"nvm-fl-{name}", order=order, created=launcher.clock(), payment=grant.agreement.state())
     launcher.store.add(job, ended=len(ended))
     return job
 
@@ -67,7 +71,7 @@ def request_review(
     found = launcher.approvals.request(
         trainer.digest,
         algorithm=algorithm,
-        initial_model=initial.digest,
+        initial_model=initial.digest if initial else "",
         workflow=workflow,
         requested_by=requested_by,
     )
@@ -110,6 +114,22 @@ def _check_image(launcher: Launcher, grant: Grant) -> None:
         )
 
 
+def _check_plan(launcher: Launcher, grant: Grant) -> None:
+    """A bound of 0 is none."""
+    policy, plan = launcher.settings.policy, grant.plan
+    for name, asked, most in (
+        ("rounds", plan.rounds, policy.max_rounds),
+        ("bytes of tensors", plan.model_size(), policy.max_model_bytes),
+        ("seconds at its slowest", plan.max_duration(), policy.max_session_seconds),
+    ):
+        if most and asked > most:
+            raise PermissionDenied(
+                f"the plan has {asked:.15g} {name}; this provider allows {most}",
+                check="plan_allowed",
+                hint="plan for less, or ask the provider for more",
+            )
+
+
 def _check_spent(grant: Grant, over: Sequence[Job]) -> None:
     """One agreement, one execution; without a timeout there is no refund either, so then it may be tried again."""
     if over and grant.agreement.compute.timeout:
@@ -121,8 +141,9 @@ def _check_spent(grant: Grant, over: Sequence[Job]) -> None:
 
 
 def _order(launcher: Launcher, grant: Grant, consumer: str) -> Order:
-    make = _participant if grant.kind == "participant" else _coordinator
-    file, examples = make(launcher, grant)
+    file, examples = (
+        _participant(launcher, grant) if grant.kind == "participant" else (initial_file(launcher, grant), 0)
+    )
     return Order(
         kind=grant.kind,
         agreement=grant.agreement.id,
@@ -155,26 +176,14 @@ def _participant(launcher: Launcher, grant: Grant) -> tuple[RemoteFile, int]:
     return trainer, assets.dataset_schema(launcher.metadata.resolve(grant.did)).rows
 
 
-def _coordinator(launcher: Launcher, grant: Grant) -> tuple[RemoteFile, int]:
-    """The initial model, which the buyer uploaded to this provider's gateway: a session names no algorithm."""
-    digest = grant.plan.initial_model
-    if not launcher.content.has(digest):
-        raise InvalidRequest(
-            f"the plan's initial model {digest} was not uploaded here",
-            check="initial_model_here",
-            hint="upload it to this gateway",
-        )
-    size = launcher.content.path(digest).stat().st_size
-    return RemoteFile(did=grant.session_did, index=0, gateway="", digest=digest, size=size), 0
-
-
-def _algorithm(launcher: Launcher, did: str) -> tuple[RemoteFile, RemoteFile]:
-    """Trainer and initial model of an algorithm, as its DDO names them."""
+def _algorithm(launcher: Launcher, did: str) -> tuple[RemoteFile, RemoteFile | None]:
+    """Trainer and, if it has one, initial model of an algorithm, as its DDO names them."""
     ddo = launcher.metadata.resolve(did)
     assets.verify_integrity(ddo, launcher.chain.compute_did)
     gateway, (trainer, initial) = assets.gateway_url(ddo), assets.algorithm_files(ddo)
-    first, second = (
-        RemoteFile(did=did, index=n, gateway=gateway, digest=f"sha256:{file.sha256}", size=file.size)
-        for n, file in enumerate((trainer, initial))
-    )
-    return first, second
+    remote = partial(_remote, did, gateway)
+    return remote(0, trainer), remote(1, initial) if initial else None
+
+
+def _remote(did: str, gateway: str, index: int, file: assets.FileEntry) -> RemoteFile:
+    return RemoteFile(did=did, index=index, gateway=gateway, digest=f"sha256:{file.sha256}", size=file.size)

@@ -107,7 +107,9 @@ async def _prepare(launcher: Launcher, job: Job) -> None:
     for name in ("transformations", "outputs", "scratch"):
         (work / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     until = job.created + launcher.settings.limits.job_seconds
-    algorithm = await launcher.retrying(lambda: fetch(launcher, order.file), until=until)
+    assert order.file is not None
+    trainer = order.file
+    algorithm = await launcher.retrying(lambda: fetch(launcher, trainer), until=until)
     copy_file(algorithm, work / "transformations" / "algorithm.py")
     source = launcher.dataset(order.did)
     if source is None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from nevermined_fl.errors import TransportError
 from nevermined_fl.launcher.events import read_events
+from nevermined_fl.launcher.progress import read_progress
 
 if TYPE_CHECKING:
     from nevermined_fl.launcher.launcher import Launcher
@@ -14,19 +17,35 @@ if TYPE_CHECKING:
 
 __all__ = ["info", "logs", "status"]
 
+logger = logging.getLogger(__name__)
+_SETTLED = frozenset({"paid", "refunded"})
 
-def status(job: Job) -> dict[str, Any]:
-    """The compute API's status, and with it what it lacks: stage, reason, payment."""
+
+def status(launcher: Launcher, job: Job) -> dict[str, Any]:
+    """The compute API's status, and with it what it lacks: stage, reason, payment, and how far the session is."""
     times: dict[str, Any] = {"status": job.status, "startedAt": _time(job.started), "finishedAt": _time(job.finished)}
     ours: dict[str, Any] = {
         "stage": job.stage,
         "reason": job.reason,
-        "payment": job.payment,
+        "payment": _payment(launcher, job),
         "isolation": job.isolation,
         "attempts": job.attempts,
         "dataset": job.order.did if job.order.kind == "participant" else None,
+        "progress": read_progress(launcher.work(job.id) / "status.json", job.order.members),
     }
     return times | {"did": job.model or None, "pods": [{"podName": job.id} | times]} | info(job) | ours
+
+
+def _payment(launcher: Launcher, job: Job) -> str:
+    """What the chain says of the agreement now; what it said last while it does not answer."""
+    if job.finished is None or job.payment in _SETTLED:
+        return job.payment
+    try:
+        agreement = launcher.chain.agreement(job.order.agreement)
+    except TransportError as error:
+        logger.debug("the chain does not answer: %s", error)
+        return job.payment
+    return agreement.state() if agreement else job.payment
 
 
 def info(job: Job) -> dict[str, Any]:

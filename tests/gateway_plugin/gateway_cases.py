@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from flask import Flask
-from gateway_world import MAX_UPLOAD, PREFIX, URL, Door
+from gateway_world import MAX_UPLOAD, PREFIX, QUOTA, URL, Door
 from permission_world import BUYER, CLINIC, HOSPITAL, STRANGER
 from werkzeug.exceptions import HTTPException
 
@@ -481,6 +481,40 @@ def a_download_after_the_asset_was_given_away(door):
     headers = door.bearer("download", did=did)
     door.market.chain.transfer_ownership(BUYER, did, STRANGER.address)
     return door.call("GET", "/download/0", headers)
+
+
+def coordinator(door, **parameters):
+    """The execution of a session at a compute service of this provider's."""
+    market = door.market
+    compute = market.publish_compute(HOSPITAL)
+    claims = {"sub": market.order(compute), "did": market.publish_session(compute=compute, **parameters)}
+    return execute(door, claims["sub"], door.bearer("execute", **claims))
+
+
+@refused(403, "initial_model_of_caller")
+def an_initial_model_that_somebody_else_uploaded(door):
+    ledger = door.gateway.ledger
+    with ledger.upload(STRANGER.address, "5a" * 32, size=1, quota=QUOTA, now=door.now):
+        (door.settings.home / "content" / ("5a" * 32)).touch()
+    return coordinator(door)
+
+
+@refused(503, "unreachable")
+def an_initial_model_of_one_s_own(door):
+    """It goes on to the launcher, which is not there."""
+    assert door.upload(b"initial").status_code == 201
+    return coordinator(door, initialModel=f"sha256:{hashlib.sha256(b'initial').hexdigest()}")
+
+
+@refused(503, "unreachable")
+def an_initial_model_that_a_participant_makes(door):
+    return coordinator(door, initialModel="participant")
+
+
+@refused(503, "unreachable")
+def an_initial_model_of_an_asset(door):
+    """Whether the buyer may have it is the launcher's to ask."""
+    return coordinator(door, initialAsset=door.market.algorithm)
 
 
 # --- the rest --------------------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ SECRET = "a secret of the gateway's"
 PACE = Pace(poll=0.02, chain=0.05, backoff=0.02, longest=0.1, record_wait=1, record_valid=30, grace=5, listening=10)
 NOW = 1_769_860_800.0
 INITIAL = b"initial model"
+SCHEMA = (TensorSchema("weights", "F32", (3,)),)
 TRAINER = b"class Anything(Trainer): ...\n"
 TIMEOUT = 400
 PRICES = {CLOUD.address: 7, HOSPITAL.address: 12, CLINIC.address: 20}
@@ -231,16 +232,7 @@ class World:
 
     def begin_session(self, *, timeout=TIMEOUT, plan=None, **hyperparameters):
         """Publish session and workflow, and buy everything."""
-        plan = plan or Plan(
-            members=self.members,
-            rounds=2,
-            min_participants=2,
-            initial_model=sha256_bytes(INITIAL),
-            schema=(TensorSchema("weights", "F32", (3,)),),
-            selection_timeout=30.0,
-            round_timeout=60.0,
-            hyperparameters=tuple(hyperparameters.items()),
-        )
+        plan = plan or self.plan(hyperparameters=tuple(hyperparameters.items()))
         self.session = self.publish_ddo(
             BUYER,
             assets.build_session(
@@ -264,6 +256,19 @@ class World:
             ),
         )
         self.agreements = {p.account.address: self.buy(p, timeout=timeout) for p in self.providers}
+
+    def plan(self, **changes):
+        """Two rounds over both datasets."""
+        values = {
+            "members": self.members,
+            "rounds": 2,
+            "min_participants": 2,
+            "initial_model": sha256_bytes(INITIAL),
+            "schema": SCHEMA,
+            "selection_timeout": 30.0,
+            "round_timeout": 60.0,
+        }
+        return Plan(**values | changes)
 
     def buy(self, provider, *, timeout=TIMEOUT, pay=True):
         did = self.compute if provider is self.cloud else provider.did

@@ -213,7 +213,7 @@ async def test_a_forged_token_in_a_real_join_leaves_the_session_alone(world):
     assert (await forger.reach(job, "settling"))["reason"] == "the coordinator refused"
     assert (await honest.wait(await world.begin(honest)))["payment"] == "paid"
     assert (await world.cloud.wait(cloud))["payment"] == "paid"
-    assert (await forger.wait(job))["payment"] == "unpaid"
+    assert (await forger.wait(job))["payment"] == "locked"
 
 
 @pytest.mark.parametrize("way", ["provider", "owner"])

@@ -74,7 +74,7 @@ async def test_a_participant_crashed_for_good_and_the_others_finished(world):
     world.begin_session(participant_0="lose", wanted=1)
     first, second = first_and_second(world)
     cloud, one, two = await world.run(world.cloud, first, second)
-    assert (one["status"], one["payment"], one["attempts"]) == ("Failed", "unpaid", 2)
+    assert (one["status"], one["payment"], one["attempts"]) == ("Failed", "locked", 2)
     assert one["reason"] == "the coordinator was out of reach"
     assert (cloud["payment"], two["payment"]) == ("paid", "paid")
     assert world.state(first) == "locked"
@@ -95,7 +95,7 @@ async def test_the_buyer_s_code_raised_before_it_contributed(world):
     world.begin_session(participant_0="fail", wanted=1)
     first, second = first_and_second(world)
     _, one, _ = await world.run(world.cloud, first, second)
-    assert (one["status"], one["reason"], one["payment"]) == ("Failed", "the algorithm failed", "unpaid")
+    assert (one["status"], one["reason"], one["payment"]) == ("Failed", "the algorithm failed", "locked")
     assert world.state(first) == "locked"
 
 
@@ -103,7 +103,7 @@ async def test_a_participant_whose_update_is_not_in_the_model(world):
     world.begin_session(coordinator="only the first")
     first, second = first_and_second(world)
     _, one, two = await world.run(world.cloud, first, second)
-    assert (one["payment"], two["payment"]) == ("paid", "unpaid")
+    assert (one["payment"], two["payment"]) == ("paid", "locked")
     assert two["reason"] == "no update of this participant is in the model"
 
 
@@ -153,7 +153,7 @@ async def test_the_buyer_stopped_a_participant(world):
     assert (await world.cloud.wait(cloud))["payment"] == "paid"
     assert (await second.wait(other))["payment"] == "paid"
     stopped = await first.wait(job)
-    assert (stopped["status"], stopped["reason"], stopped["payment"]) == ("Failed", "stopped by the buyer", "unpaid")
+    assert (stopped["status"], stopped["reason"], stopped["payment"]) == ("Failed", "stopped by the buyer", "locked")
 
 
 class Refusing:

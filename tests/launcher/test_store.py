@@ -7,7 +7,7 @@ import pytest
 
 from nevermined_fl.errors import Conflict, DecodeError, NotFound
 from nevermined_fl.launcher.approvals import Approvals
-from nevermined_fl.launcher.content import Content
+from nevermined_fl.launcher.content import Content, receive
 from nevermined_fl.launcher.events import read_events
 from nevermined_fl.launcher.inputs import lay_out
 from nevermined_fl.launcher.order import Order, RemoteFile
@@ -150,7 +150,7 @@ def test_a_digest_may_be_approved_before_anybody_asks(approvals):
 
 
 async def take(content, digest, size, *blocks):
-    async with content.receive(digest=digest, size=size) as incoming:
+    async with receive(content.place(digest), digest=digest, size=size) as incoming:
         for block in blocks:
             incoming.feed(block)
 

@@ -67,7 +67,8 @@ while len(joined) < wanted:
 if behaviour == "hang":
     time.sleep(600)
 
-model = (folder / "initial.safetensors").read_bytes() + b" trained"
+initial = folder / "initial.safetensors"
+model = (initial.read_bytes() if initial.exists() else b"a participant's model") + b" trained"
 (outputs / "model.safetensors").write_bytes(model)
 (outputs / "card.json").write_text(json.dumps({"session": job["session"]}))
 contributors = [
