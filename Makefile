@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test isolation e2e check format constraints core oracle wheel wheel-demo clean
+.PHONY: help setup demo test isolation e2e check format constraints core oracle bench bench-peers wheel wheel-demo clean
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,13 @@ core: $(STAMP)   ## the pure core's tests on the Pythons in PYTHONS (default pyt
 oracle: $(STAMP) ## opt-in: our weights after 10 rounds against Flower's FedAvg, in an environment of its own
 	test -x $(VENV)/flower/bin/flwr || { $(PYTHON) -m venv $(VENV)/flower && $(VENV)/flower/bin/python -m pip install --quiet "flwr>=1.40,<1.43"; }
 	$(BIN)/python benchmarks/oracle.py --flower-python $(VENV)/flower/bin/python
+
+bench: $(STAMP)  ## rounds, memory and folding measured on this machine (minutes, 15 GB of disk); docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+bench-peers: $(STAMP) ## Flower and NVFlare beside us, each in an environment of its own (root; half an hour the first time)
+	$(BIN)/python -m benchmarks.peers --environments $(VENV)
+	$(BIN)/python -m benchmarks.wan --environments $(VENV)
 
 wheel: $(STAMP)  ## build the wheel into dist/
 	rm -rf dist && $(BIN)/python -m build --wheel --no-isolation --outdir dist . >/dev/null && ls dist
