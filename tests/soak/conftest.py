@@ -9,6 +9,10 @@ for folder in (Path(__file__).parent, Path(__file__).parents[1]):
     sys.path.insert(0, str(folder))
 
 
+from soak_world import KINDS, Ground  # noqa: E402  the path is needed first
+from undisturbed import Undisturbed  # noqa: E402  as above
+
+
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="every boundary, a second time at a random later hit")
     parser.addoption("--soak-seed", type=int, default=1, help="which sample, and which random moments")
@@ -22,3 +26,13 @@ def full(request):
 @pytest.fixture(scope="session")
 def seed(request):
     return request.config.getoption("--soak-seed")
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def ground(request, tmp_path_factory):
+    return Ground.make(tmp_path_factory.mktemp(request.param) / "ground", request.param)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(ground, tmp_path_factory):
+    return Undisturbed.run(ground, tmp_path_factory.mktemp("undisturbed") / "world")

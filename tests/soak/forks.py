@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -27,20 +28,20 @@ class Forked:
         self.pid = os.fork()
         if self.pid == 0:
             _become(work, log)
-        self._handle = os.pidfd_open(self.pid)
+        self.handle = os.pidfd_open(self.pid)
 
     def wait(self, seconds):
         """The exit code, negative for a signal; None when it still runs after so many seconds."""
-        if self.code is None and select.select([self._handle], [], [], max(0.0, seconds))[0]:
+        if self.code is None and select.select([self.handle], [], [], max(0.0, seconds))[0]:
             _, status = os.waitpid(self.pid, 0)
             self.code = os.waitstatus_to_exitcode(status)
-            os.close(self._handle)
+            os.close(self.handle)
         return self.code
 
     def signal(self, number):
         """Send it a signal, unless it is over."""
         if self.code is None:
-            signal.pidfd_send_signal(self._handle, number)
+            signal.pidfd_send_signal(self.handle, number)
 
     def end(self):
         """Kill it, if it is not over."""
@@ -48,6 +49,12 @@ class Forked:
             with suppress(ProcessLookupError):
                 self.signal(signal.SIGKILL)
             self.wait(10)
+
+
+def wait_any(processes, seconds):
+    """Wait until one of those that run ends."""
+    handles = [process.handle for process in processes if process.code is None]
+    select.select(handles, [], [], max(0.0, seconds))
 
 
 def _become(work, log):
@@ -88,9 +95,10 @@ def in_slots(jobs, folder, seconds, slots=SLOTS):
     A job gets a slot's number. One that raises has the traceback's last line under ``failed``.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "next").write_text("0")
     with all_ended([]) as workers:
         for slot in range(slots):
-            workers.append(Forked(lambda slot=slot: _work(jobs, slot, slots, folder), folder / f"slot-{slot}.log"))
+            workers.append(Forked(lambda slot=slot: _work(jobs, slot, folder), folder / f"slot-{slot}.log"))
         until = time.monotonic() + seconds
         for slot, worker in enumerate(workers):
             code = worker.wait(until - time.monotonic())
@@ -103,15 +111,26 @@ def in_slots(jobs, folder, seconds, slots=SLOTS):
     return [results[number] for number in range(len(jobs))]
 
 
-def _work(jobs, slot, slots, folder):
+def _work(jobs, slot, folder):
     with (folder / f"slot-{slot}.jsonl").open("w", buffering=1) as file:
-        for number in range(slot, len(jobs), slots):
+        while (number := _next(folder / "next")) < len(jobs):
             try:
                 result = jobs[number](slot)
             except Exception as error:  # noqa: BLE001  the other jobs go on; the parent judges
                 traceback.print_exc()
                 result = {"failed": f"{type(error).__name__}: {error}"[:2000]}
             file.write(json.dumps([number, result]) + "\n")
+
+
+def _next(path):
+    """The number of the next job; each is handed out once."""
+    with path.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        number = int(file.read())
+        file.seek(0)
+        file.write(str(number + 1))
+        file.flush()
+    return number
 
 
 def free_port(slot):

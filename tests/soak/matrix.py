@@ -6,9 +6,24 @@ import json
 import random
 import shutil
 import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from forks import in_slots
-from tracer import Boundary, Tracer
+
+if TYPE_CHECKING:
+    from tracer import Boundary
+
+
+@dataclass(frozen=True)
+class Kill:
+    """At the ``nth`` time of a boundary."""
+
+    boundary: Boundary
+    nth: int = 1
+
+    def __str__(self):
+        return f"{self.boundary} x{self.nth}"
 
 
 def sample(boundaries, count, seed):
@@ -52,6 +67,15 @@ class Tried:
 
     def _one(self, session, kill, slot, number):
         folder = self._folder / f"{number}"
+        begun = time.monotonic()
         deaths = session(kill, slot, folder)
         shutil.rmtree(folder)
-        return {"deaths": deaths}
+        return {"deaths": deaths, "seconds": round(time.monotonic() - begun, 2)}
+
+
+def judge(tried, kills, session, **more):
+    """Every session of the matrix ended as the undisturbed one; nearly every kill happened."""
+    failed, missed = tried.run(kills, session)
+    tried.tell(**more)
+    assert failed == []
+    assert len(missed) <= len(kills) / 5, missed

@@ -23,7 +23,7 @@ from transport_worlds import SESSION, make_certificate
 from nevermined_fl import logs
 from nevermined_fl.codecs import safetensors
 from nevermined_fl.driver import Driver
-from nevermined_fl.files import append_line, sha256_bytes
+from nevermined_fl.files import append_line, sha256_bytes, write_atomic
 from nevermined_fl.participant import Credentials, Participant
 from nevermined_fl.ports import Admitted
 from nevermined_fl.tokens import JobKey
@@ -33,7 +33,7 @@ from nevermined_fl.transports.http.server import HttpServer, server_context
 
 MEMBERS = tuple(sorted(did(name) for name in ("one", "two", "three")))
 ROUNDS = 3
-PATIENT = 60.0
+PATIENT = 30.0
 """Seconds that a whole session may take; an undisturbed one takes half of one."""
 
 _FAREWELL = 2.0
@@ -105,7 +105,7 @@ class Buyer:
         steps = {name: rng.normal(0, 0.1, tensor.shape).astype(tensor.dtype) for name, tensor in before.items()}
         after = {name: before[name] - np.float32(0.3) * before[name] + steps[name] for name in before}
         raw = safetensors.dump(after)
-        into.write_bytes(raw)
+        write_atomic(into, raw)
         line = {"seed": seed, "update": sha256_bytes(raw), "model": model.stem}
         append_line(self._folder / "trainings.jsonl", json.dumps(line))
         return Trained(sha256_bytes(raw), 3 + self._place % 97, {"accuracy": 0.5})

@@ -3,72 +3,95 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
 import pytest
 import tracer
-from matrix import Tried, later, sample
-from soak_world import KINDS, Ground, World
-from tracer import Boundary, Tracer
+from matrix import Kill, Tried, judge, later, sample
+from soak_world import World
+from tracer import Tracer
+from undisturbed import COORDINATOR as FILES
 
-FILES = tracer.files_of("driver/*.py", "journal.py", "spool.py", "files.py", "precision.py")
-SHARE = 40
-"""Boundaries of each kind of session that the short form tries."""
-
-
-@dataclass(frozen=True)
-class Kill:
-    """At the ``nth`` time of a boundary."""
-
-    boundary: Boundary
-    nth: int = 1
-
-    def __str__(self):
-        return f"{self.boundary} x{self.nth}"
+SHARE, RECOVERY_SHARE, MOMENTS = 36, 12, 10
+"""Per kind of session: boundaries, boundaries of the restart, and random moments that the short form tries."""
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def ground(request, tmp_path_factory):
-    return Ground.make(tmp_path_factory.mktemp(request.param) / "ground", request.param)
-
-
-def undisturbed(ground, folder):
-    """A session that nobody disturbs: what it leaves, and the boundaries of its coordinator."""
-    world = World(ground, folder, slot=0)
+def run(ground, outcome, folder, slot, begin):
+    """A session whose coordinator is begun by ``begin(world)``; the number of its deaths."""
+    world = World(ground, folder, slot)
     with world.all_ended():
-        coordinator = world.coordinator(Tracer(FILES), folder / "met.json")
         participants = world.participants()
-        world.finish(coordinator, world.coordinator)
+        coordinator, deaths = begin(world)
+        deaths += world.finish(coordinator, world.coordinator)
         world.await_all(participants)
-    outcome = world.outcome()
     world.judge(outcome)
-    return outcome, tracer.load(folder / "met.json")
-
-
-def killed(ground, outcome):
-    """A session whose coordinator is killed once, as a function of the kill."""
-
-    def session(kill, slot, folder):
-        world = World(ground, folder, slot)
-        with world.all_ended():
-            coordinator = world.coordinator(Tracer(FILES, kill.boundary, kill.nth))
-            participants = world.participants()
-            deaths = world.finish(coordinator, world.coordinator)
-            world.await_all(participants)
-        world.judge(outcome)
-        return deaths
-
-    return session
+    return deaths
 
 
 @pytest.mark.timeout(7200)
-def test_the_coordinator_is_killed_at_every_boundary(ground, tmp_path, full, seed, record_property):
-    outcome, boundaries = undisturbed(ground, tmp_path / "undisturbed")
+def test_at_every_boundary(ground, undisturbed, tmp_path, full, seed, record_property):
+    boundaries = undisturbed.boundaries
     kills = [Kill(boundary) for boundary in sample(boundaries, None if full else SHARE, seed)]
     if full:
         kills += [Kill(boundary, later(boundary, seed)) for boundary in boundaries if boundary.times > 1]
+
+    def session(kill, slot, folder):
+        traced = Tracer(FILES, kill.boundary, kill.nth)
+        return run(ground, undisturbed.outcome, folder, slot, lambda world: (world.coordinator(traced), 0))
+
     tried = Tried(f"coordinator killed, {ground.kind}", tmp_path / "killed", record_property, 7000)
-    failed, missed = tried.run(kills, killed(ground, outcome))
-    tried.tell(boundaries=len(boundaries))
-    assert failed == []
-    assert len(missed) < len(kills) / 10, missed
+    judge(tried, kills, session, boundaries=len(boundaries))
+
+
+@pytest.mark.timeout(7200)
+def test_while_it_recovers(ground, undisturbed, tmp_path, full, seed, record_property):
+    """It was killed in the middle of the session; now at every boundary of its second life too."""
+    half = undisturbed.halfway()
+
+    def halved(world):
+        process = world.coordinator(Tracer(FILES, half.boundary, half.nth))
+        assert process.wait(30) == -9, world.tail()
+
+    def recorded(world):
+        halved(world)
+        return world.coordinator(Tracer(FILES), world.folder / "met.json"), 1
+
+    assert run(ground, undisturbed.outcome, tmp_path / "recorded", 0, recorded) == 1
+    boundaries = tracer.load(tmp_path / "recorded" / "met.json")
+    known = {(boundary.file, boundary.line) for boundary in undisturbed.boundaries}
+    new = [boundary for boundary in boundaries if (boundary.file, boundary.line) not in known]
+    kills = [Kill(boundary) for boundary in (boundaries if full else sample(new, RECOVERY_SHARE, seed))]
+
+    def session(kill, slot, folder):
+        def twice(world):
+            halved(world)
+            return world.coordinator(Tracer(FILES, kill.boundary)), 0
+
+        return run(ground, undisturbed.outcome, folder, slot, twice)
+
+    tried = Tried(f"coordinator killed while it recovers, {ground.kind}", tmp_path / "killed", record_property, 7000)
+    judge(tried, kills, session, boundaries=len(boundaries), only_then=len(new))
+
+
+@pytest.mark.timeout(7200)
+def test_at_random_moments(ground, undisturbed, tmp_path, full, seed, record_property):
+    """Three lives, each ended from outside after a random while."""
+    chance = random.Random(f"{seed} {ground.kind}")
+    moments = [
+        tuple(round(chance.uniform(0.02, undisturbed.seconds), 3) for _ in range(3))
+        for _ in range(50 if full else MOMENTS)
+    ]
+
+    def session(moment, slot, folder):
+        def begin(world):
+            deaths = 0
+            for seconds in moment:
+                process = world.coordinator()
+                if process.wait(seconds) is not None:
+                    return process, deaths
+                process.end()
+                deaths += 1
+            return world.coordinator(), deaths
+
+        return run(ground, undisturbed.outcome, folder, slot, begin)
+
+    judge(Tried(f"coordinator killed at random, {ground.kind}", tmp_path / "killed", record_property, 7000), moments, session)

@@ -1,0 +1,104 @@
+"""A participant is killed at every line at which it can be, and comes back without training anything twice."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+
+import pytest
+from forks import wait_any
+from matrix import Kill, Tried, judge, later, sample
+from soak_world import PATIENT, World
+from tracer import Tracer
+from undisturbed import PARTICIPANT as FILES
+
+SHARE, MOMENTS = 24, 6
+
+
+def run(undisturbed, ground, folder, slot, begin):
+    """A session whose first participant is begun by ``begin(world)``, which returns it and how often it died."""
+    world = World(ground, folder, slot)
+    first, *others = ground.members
+    with world.all_ended():
+        coordinator = world.coordinator()
+        rest = [world.participant(member) for member in others]
+        process, deaths, finished = begin(world, first)
+        until = time.monotonic() + PATIENT
+        while coordinator.wait(0) is None and time.monotonic() < until:
+            wait_any([coordinator, process], until - time.monotonic())
+            if process.wait(0) == -9:
+                deaths += 1
+                finished |= kept(world, first)
+                process = world.participant(first)
+            elif process.code is not None:
+                coordinator.wait(until - time.monotonic())
+        assert coordinator.wait(PATIENT) == 0, world.tail()
+        world.await_all(rest)
+        # If it died after it was told of the end, there may be nobody left whom it could ask.
+        assert process.wait(0) in (0, None, -9), world.tail()
+    judge_world(world, undisturbed.outcome, first, finished)
+    return deaths
+
+
+def kept(world, member):
+    """The seeds of the updates that were durable when it died."""
+    path = world.place(member) / "kept.json"
+    return {json.loads(path.read_text())["seed"]} if path.exists() else set()
+
+
+def judge_world(world, outcome, first, finished):
+    """The coordinator's outcome is the undisturbed one; what was finished was not trained again."""
+    assert world.outcome() == outcome
+    seeds = world.trainings(first)
+    assert len(set(seeds)) == world.ground.plan.rounds
+    assert [seed for seed in finished if seeds.count(seed) != 1] == []
+    for member in world.ground.members[1:]:
+        others = world.trainings(member)
+        assert len(others) == len(set(others)) == world.ground.plan.rounds
+    world.judge_story()
+    spool = sorted(path.name for path in (world.folder / "coordinator" / "spool").iterdir())
+    assert spool == [], f"in the spool: {spool}"
+
+
+@pytest.mark.timeout(7200)
+def test_at_every_boundary(ground, undisturbed, tmp_path, full, seed, record_property):
+    boundaries = undisturbed.participant
+    kills = [Kill(boundary) for boundary in sample(boundaries, None if full else SHARE, seed)]
+    if full:
+        kills += [Kill(boundary, later(boundary, seed)) for boundary in boundaries if boundary.times > 1]
+
+    def session(kill, slot, folder):
+        def begin(world, first):
+            return world.participant(first, Tracer(FILES, kill.boundary, kill.nth)), 0, set()
+
+        return run(undisturbed, ground, folder, slot, begin)
+
+    tried = Tried(f"participant killed, {ground.kind}", tmp_path / "killed", record_property, 7000)
+    judge(tried, kills, session, boundaries=len(boundaries))
+
+
+@pytest.mark.timeout(7200)
+def test_at_random_moments(ground, undisturbed, tmp_path, full, seed, record_property):
+    """Three lives, each ended from outside after a random while; its training takes a while too."""
+    chance = random.Random(f"participant {seed} {ground.kind}")
+    moments = [
+        tuple(round(chance.uniform(0.02, undisturbed.seconds), 3) for _ in range(3))
+        for _ in range(50 if full else MOMENTS)
+    ]
+
+    def session(moment, slot, folder):
+        def begin(world, first):
+            finished = set()
+            for deaths, seconds in enumerate(moment):
+                process = world.participant(first, pause=0.1)
+                if process.wait(seconds) is not None:
+                    return process, deaths, finished
+                process.end()
+                finished |= kept(world, first)
+            return world.participant(first), len(moment), finished
+
+        return run(undisturbed, ground, folder, slot, begin)
+
+    tried = Tried(f"participant killed at random, {ground.kind}", tmp_path / "killed", record_property, 7000)
+    judge(tried, moments, session)

@@ -1,0 +1,111 @@
+"""A machine that lost what it had not written yet: files of a killed coordinator are damaged before it is started again.
+
+What is damaged costs at most the current round: participants answer from what they kept, and the model is the same.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import pytest
+from matrix import Kill, Tried, judge
+from soak_world import World
+from tracer import Tracer
+from undisturbed import COORDINATOR as FILES
+
+SHARE, WHOLE = 24, 400
+_PAGE = 4096
+
+
+def _shorter_by_one(raw):
+    return raw[:-1]
+
+
+def _half(raw):
+    return raw[: len(raw) // 2]
+
+
+def _without_last_page(raw):
+    return raw[: max(0, len(raw) - 1) // _PAGE * _PAGE]
+
+
+def _last_page_of_zeros(raw):
+    kept = _without_last_page(raw)
+    return kept + bytes(len(raw) - len(kept))
+
+
+def _flipped(raw):
+    """One bit, in the middle of what the file says."""
+    place = len(raw) * 2 // 3
+    return raw[:place] + bytes([raw[place] ^ 4]) + raw[place + 1 :]
+
+
+def _empty(raw):
+    return b""
+
+
+DAMAGES = {each.__name__.strip("_"): each for each in (_shorter_by_one, _half, _without_last_page, _last_page_of_zeros, _flipped, _empty)}
+
+
+@dataclass(frozen=True)
+class Torn:
+    """A kill, then a damage to one of the files that were there."""
+
+    kill: Kill
+    draw: int
+    damage: str
+
+    def __str__(self):
+        return f"{self.kill}, file {self.draw}, {self.damage}"
+
+    def strike(self, coordinator):
+        """Damage one file; its name."""
+        found = sorted(path for path in coordinator.rglob("*") if path.is_file() and path.stat().st_size and may_tear(path))
+        path = found[self.draw % len(found)]
+        path.write_bytes(DAMAGES[self.damage](path.read_bytes()))
+        return str(path.relative_to(coordinator))
+
+
+def may_tear(path):
+    """All but SQLite's index of the log, which it makes anew and which is never on disk."""
+    return not path.name.endswith("-shm")
+
+
+@pytest.mark.timeout(7200)
+def test_what_is_torn_costs_at_most_the_current_round(ground, undisturbed, tmp_path, full, seed, record_property):
+    chance = random.Random(f"torn {seed} {ground.kind}")
+    torn = []
+    for number in range(WHOLE if full else SHARE):
+        boundary = chance.choice(undisturbed.boundaries)
+        kill = Kill(boundary, chance.randint(1, boundary.times))
+        torn.append(Torn(kill, chance.randrange(1000), list(DAMAGES)[number % len(DAMAGES)]))
+
+    def session(each, slot, folder):
+        world = World(ground, folder, slot)
+        with world.all_ended():
+            participants = world.participants()
+            process = world.coordinator(Tracer(FILES, each.kill.boundary, each.kill.nth))
+            deaths = int(process.wait(20) == -9)
+            name = each.strike(world.folder / "coordinator") if deaths else ""
+            try:
+                world.finish(world.coordinator() if deaths else process, world.coordinator)
+                world.await_all(participants)
+                judge_world(world, undisturbed.outcome)
+            except AssertionError as error:
+                raise AssertionError(f"{name}: {error}") from error
+        return deaths
+
+    tried = Tried(f"torn files, {ground.kind}", tmp_path / "torn", record_property, 7000)
+    judge(tried, torn, session)
+
+
+def judge_world(world, outcome):
+    """The same model; each participant trained at most one round again."""
+    assert world.outcome() == outcome
+    for member in world.ground.members:
+        seeds = world.trainings(member)
+        rounds = world.ground.plan.rounds
+        assert len(set(seeds)) == rounds, f"{member[7:15]} trained {len(set(seeds))} of {rounds} rounds"
+        assert len(seeds) <= rounds + 1, f"{member[7:15]} trained {len(seeds)} times"
+    world.judge_rest()
