@@ -91,8 +91,9 @@ class Ground:
 class Buyer:
     """The buyer's code: deterministic, cheap, and each finished training stands in ``trainings.jsonl``."""
 
-    def __init__(self, member, folder, pause=0.0):
+    def __init__(self, member, folder, pause=0.0, instance=""):
         self._place = int(member[7:15], 16)
+        self._twin = len(instance) and ord(instance)
         self._folder = folder
         self._pause = pause
 
@@ -101,7 +102,7 @@ class Buyer:
         if self._pause:
             await asyncio.sleep(self._pause)
         before = safetensors.load(model.read_bytes())
-        rng = np.random.default_rng([self._place, seed])
+        rng = np.random.default_rng([self._place, seed, self._twin])
         steps = {name: rng.normal(0, 0.1, tensor.shape).astype(tensor.dtype) for name, tensor in before.items()}
         after = {name: before[name] - np.float32(0.3) * before[name] + steps[name] for name in before}
         raw = safetensors.dump(after)
@@ -144,9 +145,13 @@ class World:
         """Start them all."""
         return [self.participant(member, **options) for member in self.ground.members]
 
-    def place(self, member):
-        """A participant's folder."""
-        return self.folder / "participants" / member[7:15]
+    def place(self, member, instance=""):
+        """A participant's folder; one of two with one identity has an instance's name."""
+        return self.folder / "participants" / f"{member[7:15]}{instance}"
+
+    def story(self, member, instance=""):
+        """What a participant told so far."""
+        return _lines(self.place(member, instance) / "events.jsonl")
 
     def all_ended(self):
         """A context that leaves no process."""
@@ -190,13 +195,11 @@ class World:
 
     def trainings(self, member):
         """Seeds of the trainings that a participant finished, in order."""
-        path = self.place(member) / "trainings.jsonl"
-        return [json.loads(line)["seed"] for line in path.read_text().splitlines()] if path.exists() else []
+        return [line["seed"] for line in _lines(self.place(member) / "trainings.jsonl")]
 
     def events(self):
         """The session's story."""
-        lines = (self.folder / "coordinator" / "events.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        return _lines(self.folder / "coordinator" / "events.jsonl")
 
     def judge(self, outcome):
         """Whether the session ended as the undisturbed one, and left nothing behind."""
@@ -228,6 +231,10 @@ class World:
         assert parts == [], f"half-written files: {parts}"
         models = sorted(path.name for path in (coordinator / "models").iterdir())
         assert len(models) == 1, f"models: {models}"
+
+
+def _lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _coordinator(world, tracer, met):
@@ -272,15 +279,19 @@ def _participant(world, member, tracer, met, options):
     return 0 if finish.outcome == "finished" else 4
 
 
-async def _participate(world, member, pause=0.0, patience=30.0):
-    ground, folder = world.ground, world.place(member)
+def make_link(world, member, patience=30.0):
+    """The member's link to the world's coordinator."""
+    ground = world.ground
+    context = pinned_context(ground.certificate, fingerprint_of(ground.certificate))
+    return HttpLink(f"https://127.0.0.1:{world.port}", key=ground.key(member), context=context, patience=patience)
+
+
+async def _participate(world, member, instance="", pause=0.0):
+    ground, folder = world.ground, world.place(member, instance)
     folder.mkdir(parents=True, exist_ok=True)
     fingerprint = fingerprint_of(ground.certificate)
-    key = ground.key(member)
-    context = pinned_context(ground.certificate, fingerprint)
-    link = HttpLink(f"https://127.0.0.1:{world.port}", key=key, context=context, patience=patience)
-    who = Credentials(SESSION, member, token=member, key=key, fingerprint=fingerprint)
-    trainer = Buyer(member, folder, pause)
+    who = Credentials(SESSION, member, token=member, key=ground.key(member), fingerprint=fingerprint)
+    link, trainer = make_link(world, member), Buyer(member, folder, pause, instance)
     try:
         return await Participant(ground.plan, who, link=link, trainer=trainer, folder=folder).run()
     finally:
