@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.work import variant_bytes
 from nevermined_fl.codecs import safetensors
@@ -48,24 +49,34 @@ class Prepared:
         os.link(self._update, into)
 
 
-async def take_part(folder: Path, plan: Plan) -> None:
+async def take_part(folder: Path, plan: Plan, trainer: Any) -> None:
+    """Join with what lies in the folder and do what the coordinator asks."""
     job = json.loads((folder / "job.json").read_text())
     key = JobKey.load(folder / "job.key")
     who = Credentials(job["session"], job["participant"], job["token"], key, job["fingerprint"])
     context = pinned_context(job["certificate"], job["fingerprint"]) if job["tls"] else None
     limit = safetensors.file_size(plan.schema)
     link = HttpLink(job["url"], key=key, context=context, patience=_PATIENCE, limit=limit)
-    trainer = Prepared(Path(job["update"]), job["digests"], job["examples"])
     try:
-        await Participant(plan, who, link=link, trainer=trainer, folder=folder).run()  # type: ignore[arg-type]
+        await Participant(plan, who, link=link, trainer=trainer, folder=folder).run()
     finally:
         await link.close()
 
 
+def read_plan(folder: Path) -> Plan:
+    """The plan of the participant whose folder it is."""
+    body = json.loads((folder.parent / "plan.json").read_text())
+    return Plan.from_parameters(body["parameters"], tuple(body["members"]))
+
+
+def _prepared(folder: Path) -> Prepared:
+    job = json.loads((folder / "job.json").read_text())
+    return Prepared(Path(job["update"]), job["digests"], job["examples"])
+
+
 async def main(folders: list[Path]) -> None:
-    body = json.loads((folders[0].parent / "plan.json").read_text())
-    plan = Plan.from_parameters(body["parameters"], tuple(body["members"]))
-    await asyncio.gather(*(take_part(folder, plan) for folder in folders))
+    plan = read_plan(folders[0])
+    await asyncio.gather(*(take_part(folder, plan, _prepared(folder)) for folder in folders))
 
 
 if __name__ == "__main__":

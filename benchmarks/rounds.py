@@ -21,7 +21,8 @@ from benchmarks.work import lay_out
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.work import Jobs, Work
+    from benchmarks.jobs import Jobs
+    from benchmarks.work import Work
 
 _LONGEST = 1800.0
 
@@ -54,9 +55,9 @@ def _run(work: Work, jobs: Jobs) -> dict[str, Any]:
     with ExitStack() as stack:
         log = stack.enter_context((jobs.coordinator / "log").open("w+b"))
         module = "coordinator_image" if work.tls else "benchmarks.plain_coordinator"
-        server = stack.enter_context(_process([module, str(jobs.coordinator)], log))
-        _wait_listening(server, jobs.port, log)
-        clients = [stack.enter_context(_process(command, log)) for command in _commands(work, jobs)]
+        server = stack.enter_context(running([sys.executable, "-m", module, str(jobs.coordinator)], log))
+        wait_listening(server, jobs.port, log)
+        clients = [stack.enter_context(running(command, log)) for command in _commands(work, jobs)]
         pids = [client.pid for client in clients]
         watch = Watch(jobs.coordinator / "events.jsonl", work.rounds, lambda: [server.pid], lambda: pids)
         until = time.monotonic() + _LONGEST
@@ -64,10 +65,10 @@ def _run(work: Work, jobs: Jobs) -> dict[str, Any]:
             watch.look()
             failed = [client for client in clients if client.poll() not in {None, 0}]
             if failed or time.monotonic() > until:
-                raise BenchmarkFailed(_last_words(log))
+                raise BenchmarkFailed(last_words(log))
             time.sleep(POLL)
         if any(process.wait(60) for process in (server, *clients)):
-            raise BenchmarkFailed(_last_words(log))
+            raise BenchmarkFailed(last_words(log))
         return watch.result(work.theoretical_bytes())
 
 
@@ -75,13 +76,14 @@ def _commands(work: Work, jobs: Jobs) -> list[list[str]]:
     """Participants dealt out to processes."""
     folders = [str(folder) for folder in jobs.participants]
     count = min(work.processes, len(folders))
-    return [["benchmarks.participants", *folders[place::count]] for place in range(count)]
+    start = [sys.executable, "-m", "benchmarks.participants"]
+    return [[*start, *folders[place::count]] for place in range(count)]
 
 
 @contextmanager
-def _process(arguments: list[str], log: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python module as a process that does not outlive the block."""
-    process = subprocess.Popen([sys.executable, "-m", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+def running(command: list[str], log: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does not outlive the block."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         yield process
     finally:
@@ -89,16 +91,18 @@ def _process(arguments: list[str], log: Any) -> Iterator[subprocess.Popen[bytes]
         process.wait()
 
 
-def _wait_listening(server: subprocess.Popen[bytes], port: int, log: Any) -> None:
+def wait_listening(server: subprocess.Popen[bytes], port: int, log: Any, host: str = "127.0.0.1") -> None:
+    """Until the port can be reached."""
     until = time.monotonic() + 60
     while time.monotonic() < until and server.poll() is None:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with suppress(OSError), socket.create_connection((host, port), 1):
             return
         time.sleep(0.05)
-    raise BenchmarkFailed(_last_words(log))
+    raise BenchmarkFailed(last_words(log))
 
 
-def _last_words(log: Any) -> str:
+def last_words(log: Any) -> str:
+    """What the processes printed at last."""
     log.seek(0)
     return log.read()[-3000:].decode(errors="replace") or "no process said anything"
 

@@ -1,4 +1,4 @@
-"""What a benchmark is to do, and the folders of its jobs as launchers would have left them."""
+"""What a benchmark is to do: how many numbers, how many participants, and the updates that lie ready for them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.market import SESSION
+from benchmarks import jobs
 from benchmarks.network import free_port
 from nevermined_fl.codecs import safetensors
-from nevermined_fl.files import digest_of, write_json
-from nevermined_fl.launcher.certificates import ensure_certificate
+from nevermined_fl.files import digest_of
 from nevermined_fl.session import Plan, TensorSchema
-from nevermined_fl.tokens import JobKey
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from benchmarks.market import Market, Purchase
+    from benchmarks.market import Market
 
 _BLOCK = 1 << 20
 _DISTINCT = 10
@@ -56,56 +54,34 @@ class Work:
         return models * self.params * 4
 
 
-@dataclass(frozen=True, slots=True)
-class Jobs:
-    """The folders: the coordinator's and each participant's."""
-
-    coordinator: Path
-    participants: tuple[Path, ...]
-    port: int
-
-
-def lay_out(work: Work, market: Market, folder: Path) -> Jobs:
-    """Write everything that the jobs of this session read."""
-    coordinator = folder / "coordinator"
-    coordinator.mkdir(parents=True)
-    [initial] = prepare_model(coordinator / "initial.safetensors", work.schema(), seed=0, variants=1)
-    plan = plan_of(work, market, initial)
-    port, members = free_port(), list(plan.members)
-    body = {"session": SESSION, "parameters": plan.to_parameters(), "members": members, "host": "127.0.0.1"}
-    write_json(coordinator / "job.json", body | {"port": port, "kind": "coordinator"})
-    everybody = folder / "participants"
-    everybody.mkdir()
-    write_json(everybody / "plan.json", {"parameters": plan.to_parameters(), "members": members})
-    certificate = ensure_certificate(coordinator, "127.0.0.1")
-    endpoint = {
-        "url": f"{'https' if work.tls else 'http'}://127.0.0.1:{port}",
-        "tls": work.tls,
-        "certificate": certificate.pem,
-        "fingerprint": certificate.fingerprint,
-    }
+def lay_out(work: Work, market: Market, folder: Path) -> jobs.Jobs:
+    """Prepare the session's models and write its jobs' folders."""
+    [initial] = prepare_model(folder / "initial.safetensors", work.schema(), seed=0, variants=1)
     updates = _prepare_updates(work, folder / "updates")
-    folders = []
-    for index, purchase in enumerate(market.purchases):
-        path, digests = updates[index % len(updates)]
-        trained = {"update": str(path), "digests": digests, "examples": 10 + index}
-        folders.append(_lay_out_participant(everybody / str(index), market, purchase, endpoint | trained))
-    return Jobs(coordinator, tuple(folders), port)
+    ready = [
+        {"update": str(path), "digests": digests, "examples": 10 + index}
+        for index in range(work.clients)
+        for path, digests in [updates[index % len(updates)]]
+    ]
+    plan = plan_of(market, work.schema(), initial, {"rounds": work.rounds + 2} | work.plan)
+    endpoint = jobs.Endpoint(free_port(), work.tls)
+    return jobs.lay_out(folder, market, plan, endpoint, initial=folder / "initial.safetensors", jobs=ready)
 
 
-def plan_of(work: Work, market: Market, initial: str) -> Plan:
-    """A plan without metrics, so that a round is: fetch, train, send, fold, commit."""
+def plan_of(market: Market, schema: tuple[TensorSchema, ...], initial: str, parameters: dict[str, Any]) -> Plan:
+    """A plan without metrics unless they are asked for, so that a round is: fetch, train, send, fold, commit."""
+    members = tuple(purchase.did for purchase in market.purchases)
     plan = Plan(
-        members=tuple(purchase.did for purchase in market.purchases),
-        rounds=work.rounds + 2,
-        min_participants=work.clients,
+        members=members,
+        rounds=1,
+        min_participants=len(members),
         initial_model=initial,
-        schema=work.schema(),
+        schema=schema,
         selection_timeout=_TIMEOUT,
         round_timeout=_TIMEOUT,
         metrics=(),
     )
-    return Plan.from_parameters(plan.to_parameters() | work.plan, plan.members)
+    return Plan.from_parameters(plan.to_parameters() | parameters, members)
 
 
 def prepare_model(path: Path, schema: tuple[TensorSchema, ...], *, seed: int, variants: int) -> list[str]:
@@ -147,12 +123,3 @@ def _prepare_updates(work: Work, folder: Path) -> list[tuple[Path, list[str]]]:
     return [
         (path, prepare_model(path, schema, seed=number + 1, variants=variants)) for number, path in enumerate(paths)
     ]
-
-
-def _lay_out_participant(folder: Path, market: Market, purchase: Purchase, job: dict[str, Any]) -> Path:
-    folder.mkdir()
-    key = JobKey.create()
-    key.save(folder / "job.key")
-    token = market.token(purchase, key)
-    write_json(folder / "job.json", job | {"session": SESSION, "participant": purchase.did, "token": token})
-    return folder
