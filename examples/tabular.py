@@ -28,14 +28,19 @@ class Network(Trainer):
         own = {name: tensor.astype(float) for name, tensor in model.items()}
         targets = np.eye(len(own["outer/bias"]))[labels]
         chance, batch = np.random.default_rng(seed), self.hyperparameters.get("batch", 32)
+        rate, steps = self.hyperparameters.get("learning_rate", 0.3), 0
         for _ in range(self.hyperparameters.get("epochs", 3)):
             order = chance.permutation(len(labels))
             for start in range(0, len(labels), batch):
                 chosen = order[start : start + batch]
-                for name, gradient in self._gradients(own, rows[chosen], targets[chosen]).items():
-                    own[name] -= self.hyperparameters.get("learning_rate", 0.3) * gradient
+                # What fedprox and scaffold add; with other strategies the gradients stay as they are.
+                gradients = self.corrected(self._gradients(own, rows[chosen], targets[chosen]), own)
+                for name, gradient in gradients.items():
+                    own[name] -= rate * gradient
+                steps += 1
         # The model comes and goes in the types that initialize() gave it.
-        return Update({name: tensor.astype(np.float32) for name, tensor in own.items()}, examples=len(labels))
+        trained = {name: tensor.astype(np.float32) for name, tensor in own.items()}
+        return Update(trained, examples=len(labels), step=rate * steps)
 
     def evaluate(self, model):
         rows, labels = self._data()

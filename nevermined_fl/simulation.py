@@ -18,6 +18,7 @@ from nevermined_fl.errors import PermissionDenied, SessionFailed, SettingsError
 from nevermined_fl.files import sha256_bytes, write_atomic
 from nevermined_fl.participant import Credentials, Participant
 from nevermined_fl.ports import Admitted
+from nevermined_fl.session.plan import FROM_PARTICIPANT
 from nevermined_fl.tokens import JobKey
 from nevermined_fl.trainers import initial_model
 from nevermined_fl.trainers.child import Place, TrainerTask
@@ -62,7 +63,7 @@ def simulate(
         algorithm: the buyer's file.
         datasets: file or folder of each dataset DID.
         workdir: an empty folder; everything is left in it.
-        initial: the plan's initial model; made by the algorithm when not given.
+        initial: the plan's initial model; made by the algorithm when not given, and by a participant where the plan says so.
         on_event: hears every structured event of the coordinator.
 
     Raises:
@@ -74,11 +75,12 @@ def simulate(
         raise SettingsError("the datasets are not the plan's members")
     workdir = workdir.resolve()
     workdir.mkdir(parents=True, exist_ok=True)
-    if initial is None:
-        initial, _ = initial_model(algorithm, dict(plan.hyperparameters), plan.seed)
-    if sha256_bytes(initial) != plan.initial_model:
-        raise SettingsError("the initial model is not the one that the plan names")
-    write_atomic(workdir / "initial.safetensors", initial)
+    if plan.initial_model != FROM_PARTICIPANT:
+        if initial is None:
+            initial, _ = initial_model(algorithm, dict(plan.hyperparameters), plan.seed)
+        if sha256_bytes(initial) != plan.initial_model:
+            raise SettingsError("the initial model is not the one that the plan names")
+        write_atomic(workdir / "initial.safetensors", initial)
     # A thread of its own: the caller may already be inside an event loop, as notebooks are.
     with ThreadPoolExecutor(1) as executor:
         federation = _Federation(plan, algorithm.resolve(), datasets, workdir)
@@ -133,7 +135,7 @@ class _Federation:
         folder = self._workdir / "participants" / did.removeprefix("did:nv:")
         inputs = folder / "inputs"
         await asyncio.to_thread(_provide, self._datasets[did], inputs / did.removeprefix("did:nv:"))
-        place = Place(self._algorithm, inputs, folder / "scratch", raw_output=folder / "raw.log")
+        place = Place(self._algorithm, inputs, folder / "scratch", folder / "raw.log", folder / "models")
         key = self._keys[did]
         trainer = TrainerTask(place, self._plan)
         who = Credentials(_SESSION, did, token=did, key=key, fingerprint=FINGERPRINT)

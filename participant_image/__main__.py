@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,13 @@ __all__ = ["main"]
 logger = logging.getLogger("participant_image")
 
 _PATIENCE = 60.0
+_FAREWELL = 1.5
+"""Seconds for telling the coordinator that the participant was stopped: whoever stops it does not wait for long."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the job whose folder is named; returns the exit code."""
     logs.configure()
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     if len(arguments) != 1:
         logger.error("usage: python -m participant_image FOLDER")
         return 1
@@ -87,15 +89,21 @@ async def _participate(folder: Path) -> None:
         context=pinned_context(endpoint["certificate"], endpoint["fingerprint"]),
         uds=relay if relay.exists() else None,
         patience=float(job.get("patience", _PATIENCE)),
-        limit=safetensors.file_size(plan.schema),
+        limit=safetensors.file_size(plan.carried()),
     )
     isolation = sandbox.isolation()
     logger.info("isolation of the algorithm: %s", isolation)
     if job.get("isolation") == "required" and isolation == "none":
         raise SettingsError("the algorithm cannot be isolated here, and the provider demands it")
     trainer = TrainerTask(_place(folder, job["entrypoint"]), plan, job.get("examples"))
+    participant = Participant(plan, who, link=link, trainer=trainer, folder=folder)
     try:
-        await Participant(plan, who, link=link, trainer=trainer, folder=folder).run()
+        await participant.run()
+    except asyncio.CancelledError:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                await participant.leave()
+        raise
     finally:
         await trainer.close()
         await link.close()
@@ -107,7 +115,7 @@ def _place(folder: Path, entrypoint: str) -> Place:
     algorithm = transformations / Path(entrypoint).name
     if not algorithm.is_file():
         raise SettingsError(f"no algorithm {algorithm.name} in {transformations}")
-    return Place(algorithm, Path(inputs), folder / "scratch")
+    return Place(algorithm, Path(inputs), folder / "scratch", models=folder / "models")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Trainer:
     def __init__(self, error=None):
         self.fits, self.error = 0, error
 
-    async def fit(self, model, seed, into, seconds):
+    async def fit(self, model, seed, into, seconds, *, control=None):
         self.fits += 1
         if self.error:
             raise self.error
@@ -126,10 +126,10 @@ async def test_who_is_asked_again_after_a_restart_offers_what_it_kept(plan, tmp_
 async def test_a_kept_update_that_is_damaged_or_of_another_round_is_trained_again(plan, tmp_path):
     trainer = Trainer()
     await participant(plan, Script(plan, [train(1), END]), trainer, tmp_path).run()
-    (tmp_path / "job" / "update.safetensors").write_bytes(UPDATE[:-1])
+    (tmp_path / "job" / "kept" / "1-7.update").write_bytes(UPDATE[:-1])
     await participant(plan, Script(plan, [train(1), END]), trainer, tmp_path).run()
     await participant(plan, Script(plan, [train(2), END]), trainer, tmp_path).run()
-    (tmp_path / "job" / "kept.json").write_text("{}")
+    (tmp_path / "job" / "kept" / "kept.json").write_text("{}")
     await participant(plan, Script(plan, [train(2), END]), trainer, tmp_path).run()
     assert trainer.fits == 4
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nevermined_fl.trainers.correction import Correction, Plain
+
 if TYPE_CHECKING:
     from nevermined_fl.session.plan import TensorSchema
 
@@ -24,11 +26,16 @@ Tensors = Mapping[str, np.ndarray[Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What training gave: the model's full new weights, the examples behind them, and declared metrics."""
+    """What training gave: the model's full new weights, the examples behind them, and declared metrics.
+
+    ``step`` is what the gradients were multiplied by, added up: with plain gradient descent the number of steps times the
+    learning rate. The strategy ``scaffold`` needs it; others do not look at it.
+    """
 
     tensors: Tensors
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    step: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,9 @@ class Trainer:
         inputs: folder with the dataset's files, the same as ``NEVERMINED_INPUTS_PATH``.
         hyperparameters: the plan's, as they are.
     """
+
+    correction: Correction = Plain()
+    """Set anew before each ``fit``; see :meth:`corrected`."""
 
     def __init__(self, *, inputs: Path, hyperparameters: Mapping[str, Any]) -> None:
         self.inputs = inputs
@@ -65,6 +75,14 @@ class Trainer:
     def evaluate(self, model: Tensors) -> Evaluation:
         """Measure ``model`` on the local data."""
         raise NotImplementedError
+
+    def corrected(self, gradients: Tensors, weights: Tensors) -> Tensors:
+        """The gradients at ``weights``, with what the plan's strategy adds to them.
+
+        Call it in ``fit`` before each step, so that ``fedprox`` and ``scaffold`` can do their part; with other strategies
+        it gives the gradients back as they are. Both go by the model's names; ``gradients`` may have some of them only.
+        """
+        return self.correction.gradients(gradients, weights)
 
 
 def load_table(inputs: Path | str) -> tuple[tuple[str, ...], np.ndarray[Any, np.dtype[np.float64]]]:

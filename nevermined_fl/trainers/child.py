@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from nevermined_fl import aggregation
 from nevermined_fl.errors import DecodeError, TrainerError
 from nevermined_fl.files import BLOCK, atomic_file, write_atomic
 from nevermined_fl.trainers import frames, gate, sandbox
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from nevermined_fl.session.plan import Plan
+    from nevermined_fl.session.plan import Plan, TensorSchema
 
 __all__ = ["Measured", "Place", "Trained", "TrainerChild", "TrainerTask"]
 
 _OUTPUT = "output.safetensors"
 _MODEL = "model.safetensors"
+_CONTROL = "control.safetensors"
 _HYPERPARAMETERS = "hyperparameters.json"
 
 
@@ -35,14 +37,20 @@ _HYPERPARAMETERS = "hyperparameters.json"
 class Place:
     """Where the buyer's code runs.
 
-    ``inputs`` and ``algorithm`` are read-only to it, ``scratch`` is all it can write. ``raw_output`` takes what it
-    prints, for the provider's eyes alone; None is this process's stderr.
+    ``inputs``, ``algorithm`` and ``models`` are read-only to it, ``scratch`` is all it can write. Models that are not in
+    ``models`` are copied into scratch. ``raw_output`` takes what it prints, for the provider's eyes alone; None is this
+    process's stderr.
     """
 
     algorithm: Path
     inputs: Path
     scratch: Path
     raw_output: Path | None = None
+    models: Path | None = None
+
+    def read_only(self) -> tuple[Path, ...]:
+        """What it may read besides its scratch."""
+        return (self.inputs, self.algorithm, *((self.models,) if self.models else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ class TrainerChild:
         host = [sys.executable, "-s", "-P", "-m", "nevermined_fl.trainers.host", str(place.algorithm)]
         command = sandbox.wrap(
             [*host, str(inward), str(replies)],
-            read_only=(place.inputs, place.algorithm),
+            read_only=place.read_only(),
             scratch=place.scratch,
         )
         variables = {
@@ -161,19 +169,34 @@ class TrainerTask:
         self._plan = plan
         self._rows = rows
         self._child: TrainerChild | None = None
+        self._extras = aggregation.create(plan.strategy, dict(plan.strategy_options)).EXTRAS
 
-    async def fit(self, model: Path, seed: int, into: Path, seconds: float) -> Trained:
-        """Train; the update is in ``into`` afterwards."""
-        output = self._place.scratch / _OUTPUT
-        answer = await self._ask(model, {"op": "fit", "seed": seed, "output": _OUTPUT}, seconds)
-        examples, metrics = self._judge(answer)
-        digest = await asyncio.to_thread(gate.copy_update, output, into, self._plan.schema)
-        output.unlink(missing_ok=True)
-        return Trained(digest, examples, metrics)
+    async def initialize(self, seed: int, into: Path, seconds: float) -> Trained:
+        """Make the first model; it is in ``into`` afterwards, and counts as one example."""
+        await self._ask({"op": "initialize", "seed": seed, "output": _OUTPUT}, seconds)
+        return Trained(await self._fetch(into, self._plan.schema), 1, {})
+
+    async def fit(self, model: Path, seed: int, into: Path, seconds: float, *, control: Path | None = None) -> Trained:
+        """Train; the update, with all that travels beside the weights, is in ``into`` afterwards.
+
+        Args:
+            model: the round's model, as the coordinator keeps it.
+            seed: for all that is random.
+            into: where the update goes.
+            seconds: how long it may take.
+            control: SCAFFOLD's control variate of this participant; None in its first round.
+        """
+        request = {"op": "fit", "seed": seed, "output": _OUTPUT, "strategy": self._plan.strategy}
+        request |= {"options": dict(self._plan.strategy_options), "control": ""}
+        if control is not None:
+            await asyncio.to_thread(_copy, control, self._place.scratch / _CONTROL)
+            request["control"] = _CONTROL
+        examples, metrics = self._judge(await self._ask(request, seconds, model))
+        return Trained(await self._fetch(into, self._plan.carried()), examples, metrics)
 
     async def evaluate(self, model: Path, seconds: float) -> Measured:
         """Measure a model on the provider's data."""
-        return Measured(*self._judge(await self._ask(model, {"op": "evaluate"}, seconds)))
+        return Measured(*self._judge(await self._ask({"op": "evaluate"}, seconds, model)))
 
     async def close(self) -> None:
         """End the child."""
@@ -185,25 +208,41 @@ class TrainerTask:
         examples = gate.judge_examples(answer.get("examples"), self._plan, self._rows)
         return examples, gate.judge_metrics(answer.get("metrics"), self._plan)
 
-    async def _ask(self, model: Path, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+    async def _fetch(self, into: Path, schema: tuple[TensorSchema, ...]) -> str:
+        """Take the child's output in through the gate; its digest."""
+        output = self._place.scratch / _OUTPUT
+        digest = await asyncio.to_thread(gate.copy_update, output, into, schema)
+        output.unlink(missing_ok=True)
+        return digest
+
+    async def _ask(self, request: dict[str, Any], seconds: float, model: Path | None = None) -> dict[str, Any]:
         try:
             if self._child is None:
                 self._child = TrainerChild(self._place)
                 await self._child.start(dict(self._plan.hyperparameters), seconds)
-            await asyncio.to_thread(_hand_over, model, self._place.scratch / _MODEL)
-            return await self._child.ask(request | {"model": _MODEL}, seconds)
-        except TrainerError:
+            if model is not None:
+                request |= {"model": await asyncio.to_thread(self._show, model), "extras": list(self._extras)}
+            return await self._child.ask(request, seconds)
+        except (TrainerError, asyncio.CancelledError):
+            # Whoever did not wait for an answer would take it for the next one's.
             await self.close()
             raise
 
+    def _show(self, model: Path) -> str:
+        """Let the child see the model; the name that it has there."""
+        if model.parent == self._place.models:
+            return str(model)
+        _copy(model, self._place.scratch / _MODEL)
+        return _MODEL
 
-def _hand_over(model: Path, copy: Path) -> None:
-    """Copy the model into the scratch folder.
+
+def _copy(source: Path, copy: Path) -> None:
+    """Copy a file into the scratch folder.
 
     The child writes there, too, and would have us, who are outside of its sandbox, follow a link to any file of ours.
     """
-    with model.open("rb") as source, atomic_file(copy) as file:
-        shutil.copyfileobj(source, file, BLOCK)
+    with source.open("rb") as file, atomic_file(copy) as into:
+        shutil.copyfileobj(file, into, BLOCK)
 
 
 def _raw_output(path: Path | None) -> IO[Any]:

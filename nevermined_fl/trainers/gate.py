@@ -30,7 +30,12 @@ __all__ = ["REFUSED", "copy_file", "copy_update", "judge_examples", "judge_failu
 REFUSED = "Refused"
 """The kind of a TrainerError that the gate itself raises."""
 
-_NOT_ONE = "NotOneTrainer"
+_KNOWN = {
+    "NotOneTrainer": "the algorithm file should have exactly one Trainer subclass",
+    "NoStepSize": "the strategy needs to know the step of an Update: the number of steps times the learning rate",
+}
+"""What our own half of the child raises, by the exception's name."""
+
 _KINDS = frozenset(
     name
     for module in (builtins, np.exceptions, np.linalg)
@@ -100,10 +105,10 @@ def judge_failure(body: Any, lines: int) -> TrainerError:
     """What may be said of an exception in the buyer's code: a well-known type's name, and a line that its file has."""
     found = body if isinstance(body, dict) else {}
     kind, line = found.get("kind"), found.get("line")
+    if isinstance(kind, str) and kind in _KNOWN:
+        return _refused(_KNOWN[kind])
     kind = kind if isinstance(kind, str) and kind in _KINDS else "Exception"
     line = line if type(line) is int and 0 <= line <= lines else 0
-    if found.get("kind") == _NOT_ONE:
-        return _refused("the algorithm file should have exactly one Trainer subclass")
     where = f"in line {line}" if line else "outside of its own lines"
     return TrainerError(f"the algorithm raised {kind} {where}", kind=kind, line=line)
 

@@ -16,11 +16,15 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from nevermined_fl.codecs import safetensors
-from nevermined_fl.trainers import Evaluation, Trainer, Update, frames
+from nevermined_fl.trainers import Evaluation, Trainer, Update, correction, frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from nevermined_fl.trainers import Tensors
 
 __all__ = ["main"]
 
@@ -71,24 +75,50 @@ class _Host:
 
     def _initialize(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._trainer is not None
-        tensors = self._trainer.initialize(request["seed"])
-        Path(request["output"]).write_bytes(safetensors.dump(tensors))
+        _write(Path(request["output"]), self._trainer.initialize(request["seed"]))
         return {}
 
     def _fit(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._trainer is not None
-        update = self._trainer.fit(safetensors.load(Path(request["model"]).read_bytes()), request["seed"])
+        model, server = correction.split(_read(request["model"]), tuple(request["extras"]))
+        own = _read(request["control"]) if request["control"] else None
+        corrected = correction.make(request["strategy"], request["options"], model, server, own)
+        self._trainer.correction = corrected
+        update = self._trainer.fit(model, request["seed"])
         if not isinstance(update, Update):
             raise TypeError(f"fit should return an Update, not {type(update).__name__}")
-        Path(request["output"]).write_bytes(safetensors.dump(update.tensors))
+        _write(Path(request["output"]), {**update.tensors, **corrected.extras(update)})
         return _counted(update)
 
     def _evaluate(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._trainer is not None
-        evaluation = self._trainer.evaluate(safetensors.load(Path(request["model"]).read_bytes()))
+        model, _ = correction.split(_read(request["model"]), tuple(request["extras"]))
+        evaluation = self._trainer.evaluate(model)
         if not isinstance(evaluation, Evaluation):
             raise TypeError(f"evaluate should return an Evaluation, not {type(evaluation).__name__}")
         return _counted(evaluation)
+
+
+def _read(name: str) -> Tensors:
+    """The tensors of a file, as writable views of the one buffer that it is read into."""
+    path = Path(name)
+    raw = bytearray(path.stat().st_size)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(memoryview(raw)[file.tell() :]):
+            pass
+    header = safetensors.Header.parse(bytes(raw[: 8 + safetensors.header_length(bytes(raw[:8]))]))
+    data = memoryview(raw)[header.data_offset :]
+    return {e.name: safetensors.as_array(data[e.begin : e.end], e.dtype).reshape(e.shape) for e in header.entries}
+
+
+def _write(path: Path, tensors: Tensors) -> None:
+    """``safetensors.dump`` into a file, tensor by tensor."""
+    schema = safetensors.schema_of(tensors)
+    with path.open("wb") as file:
+        file.write(safetensors.header_bytes(schema))
+        for tensor in schema:
+            numbers = np.ascontiguousarray(tensors[tensor.name], dtype=safetensors.NUMPY_DTYPES[tensor.dtype])
+            file.write(numbers.reshape(-1).view(np.uint8).data)
 
 
 def _counted(result: Update | Evaluation) -> dict[str, Any]:

@@ -29,19 +29,23 @@ class Softmax(Trainer):
         rows, labels = self._data()
         targets = np.eye(self.hyperparameters["classes"])[labels]
         weights, bias = model["weights"].astype(float), model["bias"].astype(float)
-        chance, batch = np.random.default_rng(seed), self.hyperparameters["batch"]
+        chance = np.random.default_rng(seed)
+        rate, epochs, batch = (self.hyperparameters[name] for name in ("learning_rate", "epochs", "batch"))
         path: list[tuple[Array, Array]] = []
-        for _ in range(self.hyperparameters["epochs"]):
+        for _ in range(epochs):
             order = chance.permutation(len(labels))
             path.clear()
             for start in range(0, len(labels), batch):
                 chosen = order[start : start + batch]
-                gradient = (_softmax(rows[chosen] @ weights + bias) - targets[chosen]) / len(chosen)
-                weights = weights - self.hyperparameters["learning_rate"] * rows[chosen].T @ gradient
-                bias = bias - self.hyperparameters["learning_rate"] * gradient.sum(axis=0)
+                error = (_softmax(rows[chosen] @ weights + bias) - targets[chosen]) / len(chosen)
+                slope = {"weights": rows[chosen].T @ error, "bias": error.sum(axis=0)}
+                slope = self.corrected(slope, {"weights": weights, "bias": bias})
+                weights, bias = weights - rate * slope["weights"], bias - rate * slope["bias"]
                 path.append((weights, bias))
         means = [np.mean(steps, axis=0).astype(np.float32) for steps in zip(*path, strict=True)]
-        return Update({"weights": means[0], "bias": means[1]}, examples=len(labels))
+        # Of the last epoch's gradients the first is in all of the averaged weights, the last in one of them alone.
+        steps = (epochs - 1) * len(path) + (len(path) + 1) / 2
+        return Update({"weights": means[0], "bias": means[1]}, examples=len(labels), step=rate * steps)
 
     def evaluate(self, model: Tensors) -> Evaluation:
         """Accuracy and mean cross-entropy on the local rows."""

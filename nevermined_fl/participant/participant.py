@@ -1,20 +1,20 @@
 """The participant: asks the coordinator what to do, lets the buyer's code do it, and hands over what the gate let pass.
 
-Rule 1: it only ever connects outward. Rule 2: an update is kept until another round is asked for, so that a coordinator
-that dies loses nothing and nobody trains twice. Rule 3: whoever restarts joins again and asks from the beginning; the
-answers say where things stand.
+Rule 1: it only ever connects outward. Rule 2: a finished update is kept until two newer rounds were trained for, so that
+a coordinator that dies loses nothing and nobody trains twice. Rule 3: whoever restarts joins again and asks from the
+beginning; the answers say where things stand.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nevermined_fl.codecs import safetensors
 from nevermined_fl.errors import (
     InvalidRequest,
     NeverminedFLError,
@@ -23,8 +23,12 @@ from nevermined_fl.errors import (
     TrainerError,
     Unauthenticated,
 )
-from nevermined_fl.files import append_line, sha256_file, write_json
-from nevermined_fl.messages import Evaluate, Evaluated, Finish, JoinRequest, Report, Train
+from nevermined_fl.files import append_line, storage
+from nevermined_fl.messages import Evaluate, Evaluated, Finish, Initialize, JoinRequest, Report, Train, Wait
+from nevermined_fl.participant.beside import Overtaken, work_on
+from nevermined_fl.participant.keep import Keep, Kept
+from nevermined_fl.participant.making import finish
+from nevermined_fl.participant.models import Models
 from nevermined_fl.session import Plan
 from nevermined_fl.tokens import make_join_proof
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from nevermined_fl.messages import Task
+    from nevermined_fl.messages import Task, Verdict
     from nevermined_fl.ports import CoordinatorLink
     from nevermined_fl.tokens import JobKey
     from nevermined_fl.trainers.child import TrainerTask
@@ -57,18 +61,6 @@ class Credentials:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """The update that is kept, and what it answers."""
-
-    round: int
-    model: str
-    seed: int
-    digest: str
-    examples: int
-    metrics: dict[str, float]
-
-
 class Participant:
     """One participant of one session.
 
@@ -77,7 +69,7 @@ class Participant:
         credentials: who it is.
         link: to the coordinator.
         trainer: the buyer's code behind the gate.
-        folder: its own: kept update, models, events.
+        folder: its own: ``kept`` updates, ``models``, events.
         on_event: hears every structured event.
     """
 
@@ -97,8 +89,8 @@ class Participant:
         self._trainer = trainer
         self._folder = folder
         self._on_event = on_event
-        self._models = folder / "models"
-        self._models.mkdir(parents=True, exist_ok=True)
+        self._models = Models(folder / "models", plan, link)
+        self._keep = Keep(folder / "kept")
 
     async def run(self) -> Finish:
         """Take part until the session is over.
@@ -153,81 +145,91 @@ class Participant:
 
     async def _work(self) -> Finish:
         after, self._idle = 0, True
-        while True:
-            task = await self._link.next_task(after=after, wait=_WAIT)
-            if isinstance(task, Finish):
-                return task
-            if isinstance(task, Train | Evaluate):
+        task = await self._next(after)
+        while not isinstance(task, Finish):
+            instead = None
+            if not isinstance(task, Wait):
                 self._idle = False
                 after = task.seq
-                await self._answer(task)
+                instead = await self._answer(task)
+            task = instead or await self._next(after)
+        return task
 
-    async def _answer(self, task: Task) -> None:
-        """Do it; what comes too late or is refused is not the end, the next task may do better."""
+    async def _next(self, after: int) -> Task:
+        return await self._link.next_task(after=after, wait=_WAIT)
+
+    async def _answer(self, task: Train | Evaluate | Initialize) -> Task | None:
+        """Do it, or hear of something else to be done instead.
+
+        What comes too late or is refused is not the end: the next task may do better.
+        """
+        number = getattr(task, "round", 0)
         try:
-            if isinstance(task, Train):
-                await self._train(task)
-            elif isinstance(task, Evaluate):
-                await self._evaluate(task)
+            with storage("the participant's disk"):
+                await self._do(task)
+        except Overtaken as overtaken:
+            self._tell("round_missed", round=number)
+            return overtaken.task
         except (RemoteProtocolError, NotFound) as error:
-            self._tell("refused", round=getattr(task, "round", 0), code=getattr(error, "code", "not_found"))
+            self._tell("refused", round=number, code=getattr(error, "code", "not_found"))
             logger.warning("the coordinator refused: %s", error)
         except TrainerError as error:
             if error.kind == "TimeoutError" and not error.line:
-                self._tell("round_missed", round=getattr(task, "round", 0))
-                return
+                self._tell("round_missed", round=number)
+                return None
             self._tell("algorithm_failed", kind=error.kind, line=error.line)
             await self.leave()
             raise
+        return None
+
+    async def _do(self, task: Train | Evaluate | Initialize) -> None:
+        match task:
+            case Train():
+                await self._train(task)
+            case Evaluate():
+                await self._evaluate(task)
+            case Initialize():
+                await self._initialize(task)
 
     async def _train(self, task: Train) -> None:
-        kept = self._kept(task)
+        kept = self._keep.find(task.round, task.model, task.seed)
         if kept is None:
-            model = await self._model(task.model)
-            trained = await self._trainer.fit(model, task.seed, self._update, task.remaining)
-            kept = _Kept(task.round, task.model, task.seed, trained.digest, trained.examples, trained.metrics)
-            write_json(self._folder / "kept.json", asdict(kept))
+            until = time.monotonic() + task.remaining
+            model = await self._models.get(task.model)
+            whole = self._keep.path(task.round, task.seed, "whole")
+            control = self._keep.left(self._keep.before(task.round), "control")
+            fit = self._trainer.fit(model, task.seed, whole, until - time.monotonic(), control=control)
+            trained = await work_on(task, fit, self._link)
+            kept = await asyncio.to_thread(
+                finish, self._keep, self._plan, task, model=model, whole=whole, trained=trained
+            )
             self._tell("round_trained", round=task.round, examples=kept.examples)
-        await self._link.send_update(round_number=task.round, digest=kept.digest, path=self._update)
-        self._tell("update_sent", round=task.round)
-        report = Report(self._who.session, task.round, task.model, kept.digest, kept.examples, kept.metrics)
-        verdict = await self._link.report(report)
-        if not verdict.accepted:
-            raise RemoteProtocolError(verdict.message, code=verdict.code)
+        await self._deliver(kept, task.model)
+
+    async def _initialize(self, task: Initialize) -> None:
+        """Make the first model, which nobody has yet; it travels as an update of round 0."""
+        kept = self._keep.find(0, "", task.seed)
+        if kept is None:
+            into = self._keep.path(0, task.seed, "update")
+            made = await work_on(task, self._trainer.initialize(task.seed, into, task.remaining), self._link)
+            kept = Kept(0, "", task.seed, made.digest, made.examples, made.metrics)
+            self._keep.add(kept)
+        await self._deliver(kept, kept.update)
+
+    async def _deliver(self, kept: Kept, model: str) -> None:
+        path = self._keep.path(kept.round, kept.seed, "update")
+        await self._link.send_update(round_number=kept.round, digest=kept.update, path=path)
+        self._tell("update_sent", round=kept.round)
+        report = Report(self._who.session, kept.round, model, kept.update, kept.examples, kept.metrics)
+        _judge(await self._link.report(report))
 
     async def _evaluate(self, task: Evaluate) -> None:
-        measured = await self._trainer.evaluate(await self._model(task.model), task.remaining)
+        until = time.monotonic() + task.remaining
+        model = await self._models.get(task.model)
+        measured = await work_on(task, self._trainer.evaluate(model, until - time.monotonic()), self._link)
         answer = Evaluated(self._who.session, task.round, task.model, measured.examples, measured.metrics)
-        verdict = await self._link.evaluated(answer)
-        if not verdict.accepted:
-            raise RemoteProtocolError(verdict.message, code=verdict.code)
+        _judge(await self._link.evaluated(answer))
         self._tell("evaluated", round=task.round, metrics=measured.metrics)
-
-    @property
-    def _update(self) -> Path:
-        return self._folder / "update.safetensors"
-
-    def _kept(self, task: Train) -> _Kept | None:
-        """The update that this task asks for, if it was made before."""
-        try:
-            kept = _Kept(**json.loads((self._folder / "kept.json").read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-        asked = (kept.round, kept.model, kept.seed) == (task.round, task.model, task.seed)
-        whole = asked and self._update.exists() and sha256_file(self._update) == kept.digest
-        return kept if whole else None
-
-    async def _model(self, digest: str) -> Path:
-        """The model of that digest, from the coordinator unless it is here; older ones go."""
-        path = self._models / f"{digest.removeprefix('sha256:')}.safetensors"
-        if not path.exists():
-            for old in self._models.glob("*.safetensors"):
-                old.unlink()
-            await self._link.fetch_model(digest, path)
-            if path.stat().st_size != safetensors.file_size(self._plan.schema):
-                path.unlink()
-                raise RemoteProtocolError("the model has not the plan's schema", code="schema")
-        return path
 
     def _tell(self, event: str, **scalars: Any) -> None:
         who = {"session": self._who.session, "participant": self._who.participant}
@@ -235,3 +237,8 @@ class Participant:
         append_line(self._folder / "events.jsonl", json.dumps(line, sort_keys=True))
         if self._on_event is not None:
             self._on_event(line)
+
+
+def _judge(verdict: Verdict) -> None:
+    if not verdict.accepted:
+        raise RemoteProtocolError(verdict.message, code=verdict.code)

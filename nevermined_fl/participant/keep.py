@@ -1,0 +1,112 @@
+"""What is kept: finished updates, and what the next one builds on.
+
+An update is finished at the moment in which ``kept.json`` names it: a process that is killed before has done nothing,
+one that is killed after will never train it again. The newest is kept, and the newest of a round before it: a
+coordinator that lost a model asks one round back, and error feedback goes on from what was kept, whatever was begun,
+refused or killed in between.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from nevermined_fl.files import sha256_file, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Keep", "Kept"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A finished update: what it answers, and what is reported with it.
+
+    ``update`` is the digest of the file that travels, ``residual`` of what it left out for precision's sake, ``control``
+    of SCAFFOLD's control variate after it; empty where the plan has no such thing.
+    """
+
+    round: int
+    model: str
+    seed: int
+    update: str
+    examples: int
+    metrics: dict[str, float]
+    residual: str = ""
+    control: str = ""
+
+
+class Keep:
+    """One folder with the updates that are kept and ``kept.json``, which says which they are."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._whole: set[Path] = set()
+        self._all = self._load()
+        self._tidy()
+
+    def find(self, round_number: int, model: str, seed: int) -> Kept | None:
+        """The finished update for that round, model and seed, whole."""
+        for kept in self._all:
+            asked = (kept.round, kept.model, kept.seed) == (round_number, model, seed)
+            if asked and self._is_whole(self.path(kept.round, kept.seed, "update"), kept.update):
+                return kept
+        return None
+
+    def before(self, round_number: int) -> Kept | None:
+        """The newest update of a round before that one: what the next one builds on."""
+        return next((kept for kept in self._all if kept.round < round_number), None)
+
+    def left(self, kept: Kept | None, kind: str) -> Path | None:
+        """The ``residual`` or ``control`` that an update left behind, whole; None when there is none."""
+        digest = getattr(kept, kind, "")
+        if kept is None or not digest:
+            return None
+        path = self.path(kept.round, kept.seed, kind)
+        if self._is_whole(path, digest):
+            return path
+        logger.warning("the %s of round %d is damaged; training goes on without it", kind, kept.round)
+        return None
+
+    def path(self, round_number: int, seed: int, kind: str) -> Path:
+        """Where the ``update``, ``residual`` or ``control`` of that round and seed is, or goes."""
+        return self._folder / f"{round_number}-{seed}.{kind}"
+
+    def add(self, kept: Kept) -> None:
+        """From now on this is the newest; what it does not build on goes."""
+        older = self.before(kept.round)
+        self._all = (kept, older) if older else (kept,)
+        write_json(self._folder / "kept.json", [asdict(one) for one in self._all])
+        self._whole.update(self._files(kept))
+        self._tidy()
+
+    def _load(self) -> tuple[Kept, ...]:
+        try:
+            return tuple(Kept(**row) for row in json.loads((self._folder / "kept.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return ()
+
+    def _files(self, kept: Kept) -> set[Path]:
+        kinds = ("update", *(kind for kind in ("residual", "control") if getattr(kept, kind)))
+        return {self.path(kept.round, kept.seed, kind) for kind in kinds}
+
+    def _is_whole(self, path: Path, digest: str) -> bool:
+        """What this process wrote is; of what it found, the digest says."""
+        if path not in self._whole:
+            if not path.exists() or sha256_file(path) != digest:
+                return False
+            self._whole.add(path)
+        return True
+
+    def _tidy(self) -> None:
+        named = {path for kept in self._all for path in self._files(kept)}
+        self._whole &= named
+        for path in self._folder.iterdir():
+            if path not in named and path.name != "kept.json":
+                path.unlink()
