@@ -152,7 +152,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", default="100mbit", help="of the link, in each direction")
     parser.add_argument("--delay", type=float, default=0.04, help="seconds, one way")
     parser.add_argument("--clients", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=10)
     chosen = parser.parse_args()
     chosen.environments = chosen.environments.absolute()
     return chosen
