@@ -322,7 +322,7 @@ class Backend(Protocol):
         ...
 
     def submit(self, spec: JobSpec) -> str:
-        """Start it; returns the backend's handle."""
+        """Start it, or take it over from an earlier process of the launcher; returns the backend's handle."""
         ...
 
     def state(self, handle: str) -> JobState:
@@ -333,8 +333,8 @@ class Backend(Protocol):
         """Raw output, for the provider's eyes only; the last MiB."""
         ...
 
-    def stop(self, handle: str) -> None:
-        """Kill it with everything it started. Stopping what is over is no error."""
+    def stop(self, handle: str, *, grace: float = 0.0) -> None:
+        """End it with everything it started: asked to (SIGTERM), and killed after ``grace`` seconds. Over is no error."""
         ...
 
 

@@ -11,17 +11,16 @@ import logging
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl.backends import bubblewrap, runner
+from nevermined_fl.backends.run import NOTE, Run, find, prepare
 from nevermined_fl.errors import BackendError
 from nevermined_fl.ports import JobSpec, JobState
 
@@ -37,24 +36,10 @@ _OUTPUT_BYTES = 16 * 1024**2
 _LOG_BYTES = 1024**2
 _FILE_BYTES = 16 * 1024**3
 _OPEN_FILES = 4096
+_OUTPUT = "raw.log"
 _KILL_SECONDS = 10.0
+_ORPHAN_SECONDS = 30.0
 _ENTRYPOINT = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-
-
-@dataclass(slots=True)
-class _Run:
-    """A job that was started; ``popen`` is its runner."""
-
-    popen: subprocess.Popen[bytes]
-    output: Path
-    started: float
-    finished: float | None = None
-
-    def close(self) -> None:
-        """Close its pipe, which tells a runner that still runs to end everything."""
-        assert self.popen.stdin is not None
-        with suppress(OSError):
-            self.popen.stdin.close()
 
 
 class ProcessBackend:
@@ -65,6 +50,7 @@ class ProcessBackend:
         allow_no_isolation: whether jobs may run where bubblewrap does not work.
         bwrap: path of the program; "" is the plain mode.
         hide: folders that no job may see, such as the provider's own.
+        orphan_seconds: how long jobs live on without a backend that holds them, for the next one to take over.
 
     Raises:
         BackendError: bubblewrap does not work here and ``allow_no_isolation`` is False.
@@ -77,11 +63,13 @@ class ProcessBackend:
         allow_no_isolation: bool = False,
         bwrap: str | None = None,
         hide: Sequence[Path] = (),
+        orphan_seconds: float = _ORPHAN_SECONDS,
     ) -> None:
         self._home = Path(home)
+        self._orphan_seconds = orphan_seconds
         self._hide = tuple(Path(path).resolve() for path in hide)
         self._bwrap, reason = _usable(shutil.which("bwrap") or "" if bwrap is None else bwrap)
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, Run] = {}
         if not self._bwrap:
             if not allow_no_isolation:
                 hint = "install bubblewrap, or set policy.allow_no_isolation in provider.toml"
@@ -94,26 +82,30 @@ class ProcessBackend:
         return "bubblewrap" if self._bwrap else "none"
 
     def submit(self, spec: JobSpec) -> str:
-        """Start it; the handle is the job's id. A job that is over may be submitted again."""
+        """Start it; the handle is the job's id. A job that is over may be submitted again.
+
+        One that an earlier backend of this home left running is taken over; one that ended since then is over.
+        """
         self._check(spec)
-        output = self._home / spec.id / "raw.log"
-        output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = self._home / spec.id
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if spec.id not in self._runs and (found := find(folder)):
+            logger.info("job %s is taken over", spec.id)
+            self._runs[spec.id] = found
+            return spec.id
         (spec.folder / "tmp").mkdir(mode=0o700, exist_ok=True)
         try:
-            popen = _start(self._order(spec, output), output)
+            self._runs[spec.id] = self._start(spec, folder)
         except OSError as error:
             raise BackendError(f"job {spec.id} could not be started: {error.strerror}") from error
-        self._runs[spec.id] = _Run(popen, output, time.time())
         return spec.id
 
     def state(self, handle: str) -> JobState:
         """How it is doing."""
         run = self._run(handle)
-        code = run.popen.poll()
+        code = run.code()
         if code is None:
             return JobState("Running", started=run.started, isolation=self.isolation)
-        run.close()
-        run.finished = run.finished or time.time()
         # A negative code: somebody killed the runner itself.
         status = "Succeeded" if code == 0 else "Error" if code == runner.OWN_FAILURE or code < 0 else "Failed"
         exit_code = code if code >= 0 else 128 - code
@@ -121,29 +113,27 @@ class ProcessBackend:
 
     def logs(self, handle: str) -> bytes:
         """Raw output, for the provider's eyes only; the last MiB."""
-        output = self._run(handle).output
+        output = self._run(handle).folder / _OUTPUT
         parts = [path.read_bytes() for path in (Path(f"{output}.1"), output) if path.exists()]
         return b"".join(parts)[-_LOG_BYTES:]
 
-    def stop(self, handle: str) -> None:
-        """Kill it with everything it started. Stopping what is over is no error."""
+    def stop(self, handle: str, *, grace: float = 0.0) -> None:
+        """End it with everything it started: asked to, and killed after ``grace`` seconds. Over is no error."""
         run = self._run(handle)
-        run.close()
-        try:
-            run.popen.wait(_KILL_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            os.killpg(run.popen.pid, signal.SIGKILL)
-            raise BackendError(
-                f"job {handle} did not end within {_KILL_SECONDS:.0f} s; its runner was killed"
-            ) from error
+        run.end(grace=grace)
+        if not run.wait(grace + _KILL_SECONDS):
+            run.kill()
+            raise BackendError(f"job {handle} did not end within {_KILL_SECONDS:.0f} s; its runner was killed")
 
     def close(self) -> None:
         """Stop every job."""
+        for run in self._runs.values():
+            run.end(grace=0.0)
         for handle in tuple(self._runs):
             with suppress(BackendError):
                 self.stop(handle)
 
-    def _run(self, handle: str) -> _Run:
+    def _run(self, handle: str) -> Run:
         if handle not in self._runs:
             raise BackendError(f"this backend started no job {handle}")
         return self._runs[handle]
@@ -159,14 +149,29 @@ class ProcessBackend:
             if not path.exists():
                 raise BackendError(f"job {spec.id}: there is no {path}")
 
-    def _order(self, spec: JobSpec, output: Path) -> dict[str, Any]:
+    def _start(self, spec: JobSpec, folder: Path) -> Run:
+        reader, writer = prepare(folder)
+        try:
+            popen = _start(self._order(spec, folder, reader), folder / _OUTPUT, reader)
+        except BaseException:
+            os.close(writer)
+            raise
+        finally:
+            os.close(reader)
+        return Run(folder, writer, time.time(), popen)
+
+    def _order(self, spec: JobSpec, home: Path, lifeline: int) -> dict[str, Any]:
         folder = bubblewrap.FOLDER if self._bwrap else spec.folder
         wrap = bubblewrap.command(self._bwrap, spec, hide=self._hide) if self._bwrap else []
         return {
             "argv": [*wrap, sys.executable, "-m", spec.entrypoint, str(folder)],
             "env": self._environment(spec, folder),
             "cwd": str(spec.folder),
-            "output": str(output),
+            "wrapped": bool(self._bwrap),
+            "lifeline": lifeline,
+            "note": str(home / NOTE),
+            "orphan_seconds": self._orphan_seconds,
+            "output": str(home / _OUTPUT),
             "output_bytes": _OUTPUT_BYTES,
             "memory": spec.memory,
             "processes": spec.processes,
@@ -216,16 +221,23 @@ def _usable(bwrap: str) -> tuple[str, str]:
     return ("", f"bubblewrap does not work here: {reason}") if reason else (bwrap, "")
 
 
-def _start(order: dict[str, Any], output: Path) -> subprocess.Popen[bytes]:
+def _start(order: dict[str, Any], output: Path, lifeline: int) -> subprocess.Popen[bytes]:
     line = [sys.executable, "-I", "-S", runner.__file__]
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "ab") as log:
         popen = subprocess.Popen(  # noqa: S603  our own runner
-            line, stdin=subprocess.PIPE, stdout=log, stderr=log, env={}, cwd="/", start_new_session=True
+            line,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env={},
+            cwd="/",
+            start_new_session=True,
+            pass_fds=(lifeline,),
         )
     assert popen.stdin is not None
-    popen.stdin.write(json.dumps(order).encode() + b"\n")
-    popen.stdin.flush()
+    with popen.stdin:
+        popen.stdin.write(json.dumps(order).encode() + b"\n")
     return popen
 
 

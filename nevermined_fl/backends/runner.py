@@ -1,17 +1,21 @@
-"""Runner: how does one job run so that nothing of it outlives the launcher?
+"""Runner: how does one job run so that nothing of it outlives its launchers for long?
 
 Started by file path with ``python -I -S``, so only the standard library. Standard input brings one line of JSON (the
-order) and then stays silent: its end means that the launcher is gone or wants the job stopped, and everything dies.
-A pipe rather than PR_SET_PDEATHSIG alone, because that signal comes when the *thread* that forked ends (prctl(2)).
+order). A named pipe, the lifeline, brings what comes later: ``stop SECONDS`` asks the job's own process to end and kills
+everything after so long. When nobody holds the lifeline's other end the launcher is gone: another one may take hold of
+it within ``orphan_seconds``, else everything dies. A pipe rather than PR_SET_PDEATHSIG alone, because that signal comes
+when the *thread* that forked ends (prctl(2)), and cannot be taken back.
 
 Rule 1: single-threaded, so that fork and exec with code in between is safe.
 Rule 2: a subreaper, so that a job's orphans come back here to be killed, however often they forked.
+Rule 3: how the job ended is written down before the lifeline is let go.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import resource
 import select
@@ -35,6 +39,9 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 def main() -> int:
     """Run the ordered job; the exit code is the job's, 128 + signal when it was killed."""
     order = _read_order()
+    lifeline = _Lifeline(order)
+    note = {"pid": os.getpid(), "started": time.time()}
+    _write_note(order, note)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wakeup, wakeup_write = os.pipe()
     os.set_blocking(wakeup, False)
@@ -47,9 +54,10 @@ def main() -> int:
     child = _spawn(order, writer)
     os.close(writer)
     os.set_blocking(reader, False)
-    code = _attend(child, reader, wakeup, output, order)
+    code = _attend(child, (reader, wakeup), lifeline, output, order)
     _kill_all(child)
     output.drain(reader)
+    _write_note(order, note | {"code": code})
     return code
 
 
@@ -62,6 +70,15 @@ def _read_order() -> dict[str, Any]:
         line += block
     order: dict[str, Any] = json.loads(line)
     return order
+
+
+def _write_note(order: dict[str, Any], note: dict[str, Any]) -> None:
+    """Whole or not at all; a full disk must not end the job."""
+    path = Path(order["note"])
+    with suppress(OSError):
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(note))
+        part.replace(path)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -102,26 +119,47 @@ def _limit(kind: int, limit: int) -> None:
     resource.setrlimit(kind, (ceiling, ceiling))
 
 
-def _attend(child: int, reader: int, wakeup: int, output: _Output, order: dict[str, Any]) -> int:
-    """Wait for the child's end, the launcher's, or a limit; copy output meanwhile."""
-    waiting = {0, reader, wakeup}
-    watched = time.monotonic()
+def _attend(child: int, pipes: tuple[int, int], lifeline: _Lifeline, output: _Output, order: dict[str, Any]) -> int:
+    """Wait for the child's end, an order to end it, or a limit; copy output meanwhile. ``pipes``: output and signals."""
+    (reader, wakeup), waiting = pipes, set(pipes)
+    watched, deadline = time.monotonic(), math.inf
     while True:
-        ready = select.select(waiting, (), (), _WATCH_SECONDS)[0]
+        soon = max(min(_WATCH_SECONDS, deadline - time.monotonic()), 0)
+        ready = select.select(waiting | lifeline.held(), (), (), soon)[0]
         if reader in ready and not output.copy(reader):
             waiting.discard(reader)
         signals = os.read(wakeup, 4096) if wakeup in ready else b""
-        if signal.SIGTERM in signals or (0 in ready and not os.read(0, 4096)):
-            output.note("stopped")
-            return 128 + signal.SIGKILL
+        grace = 0.0 if signal.SIGTERM in signals else lifeline.wants_end()
+        if grace:
+            _ask_to_end(child, wrapped=order["wrapped"])
+        if grace is not None:
+            deadline = min(deadline, time.monotonic() + grace)
         code = _reap(child)
         if code is not None:
             return code
+        if time.monotonic() >= deadline:
+            output.note("stopped")
+            return 128 + signal.SIGKILL
         if time.monotonic() - watched >= _WATCH_SECONDS:
             watched = time.monotonic()
             if excess := _excess(order):
                 output.note(f"killed: {excess}")
                 return 128 + signal.SIGKILL
+
+
+def _ask_to_end(child: int, *, wrapped: bool) -> None:
+    """SIGTERM to the job's own process alone: what it started is its own to end, and what is left is killed.
+
+    bubblewrap is two processes around it, of which the outer would kill it and the inner ignores the signal.
+    """
+    pid = child
+    for _ in range(2 if wrapped else 0):
+        below = _children(pid)
+        if not below:
+            return  # it is about to start or to end
+        pid = below[0]
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
 
 
 def _reap(child: int) -> int | None:
@@ -208,6 +246,36 @@ def _kill_all(child: int) -> None:
             os.waitpid(-1, 0)
         except ChildProcessError:
             return
+
+
+class _Lifeline:
+    """The named pipe whose other end the launcher holds."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.fd = int(order["lifeline"])  # from birth, so that nobody finds it without a reader
+        os.set_inheritable(self.fd, False)
+        self.patience = float(order["orphan_seconds"])
+        self.since = math.inf
+        self.text = b""
+
+    def held(self) -> set[int]:
+        """What to wait on. A pipe without a launcher is readable all the time, so then it is looked at now and then."""
+        return {self.fd} if self.since == math.inf else set()
+
+    def wants_end(self) -> float | None:
+        """In how many seconds everything shall be over; None while nobody wants that."""
+        try:
+            block = os.read(self.fd, 4096)
+        except BlockingIOError:
+            self.since = math.inf
+            return None
+        if not block:
+            self.since = min(self.since, time.monotonic())
+            return 0.0 if time.monotonic() - self.since >= self.patience else None
+        self.since = math.inf
+        *lines, self.text = (self.text + block).split(b"\n")
+        seconds = [float(line.split()[1]) for line in lines if line.startswith(b"stop ")]
+        return min(seconds, default=None)
 
 
 class _Output:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ async def run_attempts(launcher: Launcher, make_spec: Callable[[], JobSpec], *, 
 
 
 async def run_once(launcher: Launcher, spec: JobSpec) -> int:
-    """Run the process to its end; whoever cancels this kills it."""
+    """Run the process to its end; whoever cancels this ends it."""
     backend = launcher.backend
     handle = await _submit(launcher, spec)
     launcher.store.change(spec.id, status="Running", isolation=backend.isolation)
@@ -47,8 +48,7 @@ async def run_once(launcher: Launcher, spec: JobSpec) -> int:
             await asyncio.sleep(launcher.pace.poll)
             state = await launcher.call(backend.state, handle)
     except BaseException:
-        # Not in a thread: a launcher that is being stopped must not end before its jobs.
-        backend.stop(handle)
+        await _end(launcher, handle)
         raise
     return -1 if state.exit_code is None else int(state.exit_code)
 
@@ -59,5 +59,19 @@ async def _submit(launcher: Launcher, spec: JobSpec) -> str:
         return str(await asyncio.shield(submitting))
     except asyncio.CancelledError:
         # The thread cannot be called back: let it start what it starts, then end that.
-        launcher.backend.stop(await submitting)
+        await _end(launcher, await submitting)
         raise
+
+
+async def _end(launcher: Launcher, handle: str) -> None:
+    """End the process, whoever else cancels meanwhile: no job outlives a launcher that is being stopped.
+
+    One that its buyer stops is given the time to say goodbye to its peers, who would else wait for it. The relay that
+    it needs for that runs in this very loop, hence the thread. One of a launcher that is being stopped will be back.
+    """
+    grace = launcher.pace.farewell if launcher.store.get(handle).stopping else 0.0
+    ending = asyncio.ensure_future(launcher.call(launcher.backend.stop, handle, grace=grace))
+    while not ending.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({ending})
+    ending.result()

@@ -75,7 +75,9 @@ async def _coordinate(launcher: Launcher, job: Job) -> None:
     outputs = work / "outputs"
     if has_outcome(outputs):
         return  # it ended while the launcher was not there to see it
-    job = await _prepare(launcher, job)
+    if job.stage == "preparing":
+        # Once: a process that a restarted launcher takes over is reading these very files.
+        job = await _prepare(launcher, job)
     admissions = AdmissionServer(launcher, job.id, order, work / "admission.sock")
     await admissions.start()
     announcing = asyncio.ensure_future(_announce(launcher, job))

@@ -36,7 +36,8 @@ class Pace:
 
     ``poll``: a process; ``chain``: the newest block; ``backoff`` .. ``longest``: after a failure; ``record_wait``: one
     long poll; ``record_valid``: how long a session record is good, renewed at half of it; ``grace``: how long a
-    participant may go on after its session's end; ``listening``: how long a coordinator may take to listen.
+    participant may go on after its session's end; ``farewell``: how long a job may take to end that its buyer stops;
+    ``listening``: how long a coordinator may take to listen.
     """
 
     poll: float = 0.2
@@ -45,7 +46,8 @@ class Pace:
     longest: float = 30.0
     record_wait: float = 25.0
     record_valid: float = 600.0
-    grace: float = 30.0
+    grace: float = 5.0
+    farewell: float = 5.0
     listening: float = 60.0
 
 

@@ -61,8 +61,10 @@ async def run_participant(launcher: Launcher, job: Job, limits: Limits) -> None:
 
 async def _take_part(launcher: Launcher, job: Job, watch: RecordWatch) -> str:
     """Why it went wrong; empty when it went well."""
-    await _prepare(launcher, job)
-    launcher.store.change(job.id, stage="waiting")
+    if job.stage == "preparing":
+        # Once: a process that a restarted launcher takes over is reading these very files.
+        await _prepare(launcher, job)
+        launcher.store.change(job.id, stage="waiting")
     await watch.until(lambda record: record.is_over() or "native" in record.endpoints)
     if job.started is None:
         until = job.created + launcher.settings.limits.job_seconds
@@ -72,8 +74,8 @@ async def _take_part(launcher: Launcher, job: Job, watch: RecordWatch) -> str:
     over = asyncio.ensure_future(watch.until(lambda record: record.is_over()))
     try:
         await asyncio.wait({process, over}, return_when=asyncio.FIRST_COMPLETED)
-        if not process.done():
-            # The coordinator tells it, too; this is for one that does not hear.
+        if not process.done() and over.result().outcome == "finished":
+            # The coordinator told it; this is for one that is about to end. Of a failed session nobody tells anybody.
             await asyncio.wait({process}, timeout=launcher.pace.grace)
         return process.result() if process.done() else "it went on after the session was over"
     finally:

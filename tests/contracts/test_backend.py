@@ -53,7 +53,7 @@ def make_spec(tmp_path, code, name="one", **more):
 
 def wait_over(backend, handle, seconds=20):
     """The state in which it ended; waits on the runner and polls nothing."""
-    backend._runs[handle].popen.wait(seconds)
+    assert backend._runs[handle].wait(seconds)
     return backend.state(handle)
 
 
@@ -151,8 +151,31 @@ def test_what_a_job_leaves_behind_dies_when_it_ends(backend, tmp_path):
     assert not is_alive(marker)
 
 
-def test_a_job_dies_with_the_launcher(tmp_path):
-    """A launcher that is killed cannot clean up: the end of its pipe does."""
+LAUNCHER = """
+import sys, time
+from pathlib import Path
+from nevermined_fl.backends.process import ProcessBackend
+from nevermined_fl.ports import JobSpec
+home, folder, patience = *map(Path, sys.argv[1:3]), float(sys.argv[3])
+backend = ProcessBackend(home, bwrap='', allow_no_isolation=True, orphan_seconds=patience)
+backend.submit(JobSpec('one', 'probe', folder, environment={'PYTHONPATH': str(folder)}))
+print(backend._runs['one'].popen.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def start_and_die(tmp_path, spec, *, patience):
+    """Start a job from another process and kill that once the job said so; a pidfd of the runner."""
+    line = [sys.executable, "-c", LAUNCHER, str(tmp_path / "jobs"), str(spec.folder), str(patience)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
+        runner = os.pidfd_open(int(process.stdout.readline()))
+        assert read_line(spec.folder / "up") == "up"
+        process.kill()
+    return runner
+
+
+def test_a_job_that_no_launcher_takes_over_dies(tmp_path):
+    """A launcher that is killed cannot clean up: the end of the lifeline does."""
     marker = f"orphan-{os.getpid()}-{tmp_path.name}"
     spec = make_spec(
         tmp_path,
@@ -160,26 +183,107 @@ def test_a_job_dies_with_the_launcher(tmp_path):
         if os.fork() == 0:
             os.setsid()
             os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)", "{marker}"])
-        (folder / "up").open("w").write("up")
+        (folder / "up").write_text("up")
         time.sleep(600)
         """,
     )
     os.mkfifo(spec.folder / "up")
-    launcher = (
-        "import sys, time\nfrom pathlib import Path\nfrom nevermined_fl.backends.process import ProcessBackend\n"
-        "from nevermined_fl.ports import JobSpec\nhome, folder = map(Path, sys.argv[1:])\n"
-        "backend = ProcessBackend(home, bwrap='', allow_no_isolation=True)\n"
-        "backend.submit(JobSpec('one', 'probe', folder, environment={'PYTHONPATH': str(folder)}))\n"
-        "print(backend._runs['one'].popen.pid, flush=True)\ntime.sleep(600)\n"
-    )
-    line = [sys.executable, "-c", launcher, str(tmp_path / "jobs"), str(spec.folder)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE) as process:
-        runner = os.pidfd_open(int(process.stdout.readline()))
-        assert read_line(spec.folder / "up") == "up"
-        process.kill()
+    runner = start_and_die(tmp_path, spec, patience=0.0)
     assert select.select([runner], [], [], 20)[0], "the runner outlived the launcher"
     os.close(runner)
     assert not is_alive(marker)
+
+
+ANSWERING = """
+(folder / "up").write_text("up")
+answer = (folder / "go").open().read()
+print("heard", answer)
+sys.exit(int(answer))
+"""
+
+
+def test_a_job_whose_launcher_was_killed_is_taken_over_by_the_next(tmp_path):
+    spec = make_spec(tmp_path, ANSWERING)
+    for name in ("up", "go"):
+        os.mkfifo(spec.folder / name)
+    runner = start_and_die(tmp_path, spec, patience=60.0)
+    backend = make_backend(tmp_path, "process-plain")
+    handle = backend.submit(spec)
+    state = backend.state(handle)
+    assert (state.status, state.finished) == ("Running", None)
+    with pytest.raises(BackendError, match="is running"):
+        backend.submit(spec)
+    (spec.folder / "go").write_text("7")
+    assert wait_over(backend, handle).exit_code == 7
+    assert select.select([runner], [], [], 20)[0]
+    os.close(runner)
+    # Once: it was not started a second time, and the next order is for a new attempt.
+    assert backend.logs(handle) == b"heard 7\n"
+    (spec.folder / "probe.py").write_text("import sys; sys.exit(5)")
+    assert wait_over(backend, backend.submit(spec)).exit_code == 5
+
+
+def test_a_job_that_ended_while_no_launcher_was_there_is_not_run_again(tmp_path):
+    spec = make_spec(tmp_path, ANSWERING)
+    for name in ("up", "go"):
+        os.mkfifo(spec.folder / name)
+    runner = start_and_die(tmp_path, spec, patience=60.0)
+    (spec.folder / "go").write_text("7")
+    assert select.select([runner], [], [], 20)[0]
+    os.close(runner)
+    backend = make_backend(tmp_path, "process-plain")
+    state = backend.state(backend.submit(spec))
+    assert (state.status, state.exit_code) == ("Failed", 7)
+    assert backend.logs("one") == b"heard 7\n"
+
+
+def test_a_job_that_was_taken_over_can_be_stopped(tmp_path):
+    spec = make_spec(tmp_path, ANSWERING)
+    for name in ("up", "go"):
+        os.mkfifo(spec.folder / name)
+    runner = start_and_die(tmp_path, spec, patience=60.0)
+    backend = make_backend(tmp_path, "process-plain")
+    handle = backend.submit(spec)
+    backend.stop(handle)
+    assert backend.state(handle).exit_code == KILLED
+    assert select.select([runner], [], [], 20)[0]
+    os.close(runner)
+
+
+POLITE = """
+import signal
+def farewell(*_):
+    print("goodbye", flush=True)
+    sys.exit(3)
+signal.signal(signal.SIGTERM, farewell)
+child = os.fork()
+if child == 0:
+    signal.signal(signal.SIGTERM, lambda *_: print("the child was told", flush=True))
+    time.sleep(600)
+(folder / "up").write_text("up")
+time.sleep(600)
+"""
+
+
+def test_a_job_that_is_given_time_says_goodbye(backend, tmp_path):
+    """Its own process is told, and nobody else: what it started is its own to end."""
+    spec = make_spec(tmp_path, POLITE)
+    os.mkfifo(spec.folder / "up")
+    handle = backend.submit(spec)
+    assert read_line(spec.folder / "up") == "up"
+    backend.stop(handle, grace=20.0)
+    assert backend.state(handle).exit_code == 3
+    assert backend.logs(handle) == b"goodbye\n"
+
+
+def test_a_job_that_does_not_listen_is_killed(backend, tmp_path):
+    deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n(folder / 'up').write_text('up')\n"
+    spec = make_spec(tmp_path, deaf + "time.sleep(600)")
+    os.mkfifo(spec.folder / "up")
+    handle = backend.submit(spec)
+    assert read_line(spec.folder / "up") == "up"
+    backend.stop(handle, grace=0.05)
+    assert backend.state(handle).exit_code == KILLED
 
 
 def test_the_environment_is_clean(backend, tmp_path, monkeypatch):

@@ -508,7 +508,7 @@ def an_initial_model_of_one_s_own(door):
 
 @refused(503, "unreachable")
 def an_initial_model_that_a_participant_makes(door):
-    return coordinator(door, initialModel="participant")
+    return coordinator(door, initialModel="participant", roundTimeout=30)
 
 
 @refused(503, "unreachable")
