@@ -1,8 +1,9 @@
 """The driver: does what the session orders, and tells it what happened.
 
 Rule 1: an event is in the journal before anything is done about it. Rule 2: after a crash the journal is replayed
-without doing anything, and ``Restarted`` orders again what may not have been done. Rule 3: peers' mistakes are answered,
-ours crash: the launcher starts the coordinator again.
+without doing anything, what it speaks of is looked for, and ``Restarted`` orders again what may not have been done.
+Rule 3: peers' mistakes are answered, ours crash: the launcher starts the coordinator again. Rule 4: a full disk is
+neither: what found no room has not happened, and is tried again.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nevermined_fl import aggregation
 from nevermined_fl.driver import outputs, story
-from nevermined_fl.driver.folding import fold
+from nevermined_fl.driver.keeper import Keeper
+from nevermined_fl.driver.making import Workshop
+from nevermined_fl.driver.metrics import Metrics
+from nevermined_fl.driver.repairs import damages
+from nevermined_fl.driver.room import Room
 from nevermined_fl.driver.service import Service
+from nevermined_fl.driver.status import Status
 from nevermined_fl.driver.store import Store
-from nevermined_fl.errors import SessionFailed, SettingsError
+from nevermined_fl.driver.uploads import Uploads
+from nevermined_fl.driver.watch import Watch
+from nevermined_fl.errors import SessionFailed, SettingsError, StorageFull
 from nevermined_fl.journal import Journal
 from nevermined_fl.session import Phase, Session, effects, events, start, step
-from nevermined_fl.spool import Spool
+from nevermined_fl.session.plan import FROM_PARTICIPANT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +48,7 @@ _SHORTEST_NAP = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a session ended; ``model`` is the digest of the finished model."""
+    """How a session ended; ``model`` is the digest of the published model."""
 
     finished: bool
     reason: str
@@ -55,12 +62,16 @@ class Driver:
     Args:
         plan: what to do.
         session_did: the session's DID.
-        folder: the driver's own: journal, spool, models, events.
-        initial: the plan's initial model.
+        folder: the driver's own: journal, spool, models, events, status.
+        initial: the plan's initial model; not looked at when a participant makes it.
         outputs: where the results go.
         admission: who may join.
         fingerprint: of the certificate that participants see.
         on_event: hears every structured event.
+
+    Raises:
+        SettingsError: the folder is another session's or in use, or the initial model is not the plan's.
+        StorageFull: there is no room to begin.
     """
 
     def __init__(
@@ -76,52 +87,64 @@ class Driver:
         on_event: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._store = Store(folder)
-        self._store.adopt(initial, plan)
-        self._spool = Spool(folder / "spool", plan.schema)
-        self._aggregator = aggregation.create(plan.strategy, dict(plan.strategy_options))
-        self._log = story.EventLog(folder / "events.jsonl", session_did, on_event)
-        self._outputs = outputs
+        for left in (*folder.glob(".*.part"), *outputs.glob("**/.*.part")):
+            left.unlink()  # a killed process was writing it
         self._journal = Journal(folder / "journal.sqlite")
-        self._changed = asyncio.Event()
-        self._fold: effects.Aggregate | None = None
-        self._now = 0.0
-        self._resumed = False
         try:
+            self.metrics = Metrics()
+            self._watch = Watch()
+            self._room = Room(folder, {"session": session_did})
+            self._store = Store(folder)
+            if plan.initial_model != FROM_PARTICIPANT:
+                self._store.adopt(initial, plan)
+            self._uploads = Uploads(folder, plan, self.metrics, self._room)
+            self._workshop = Workshop(plan, self._store, self._uploads, self.metrics)
+            self._log = story.EventLog(folder / "events.jsonl", session_did, on_event)
+            self._outputs = outputs
+            self._changed, self._turned = asyncio.Event(), asyncio.Event()
+            self._work: effects.Aggregate | effects.Adopt | None = None
+            self._now = 0.0
+            self._resumed = False
             self.session = self._restore(plan, session_did)
-        except Exception:
+            self._workshop.prepare(self.session.model)
+        except BaseException:
             self._journal.close()
             raise
-        self.service = Service(self, self._store, self._spool, admission, fingerprint)
+        self._keeper = Keeper(self._store, self._journal, self._room, outputs)
+        self._status = Status(folder / "status.json", self._watch, self._room, lambda: self.session)
+        self.service = Service(
+            self,
+            store=self._store,
+            uploads=self._uploads,
+            admission=admission,
+            fingerprint=fingerprint,
+            watch=self._watch,
+            metrics=self.metrics,
+        )
 
     async def run(self, *, farewell: float = 10.0) -> Outcome:
         """Conduct the session to its end; then wait up to ``farewell`` seconds until everybody has heard of it."""
-        if self._resumed:
-            self.handle(events.Restarted())
-        while not self.session.is_over():
-            changed = self._changed
-            if self._fold is not None:
-                await self._aggregate(self._fold)
-            elif self._is_due():
-                self.handle(events.Ticked())
-                await asyncio.sleep(_SHORTEST_NAP)
-            else:
-                await self._until(changed, self.session.deadline)
-        session = self.session
-        finished = session.phase is Phase.FINISHED
-        model = self._store.find(session.model) if finished else None
-        await asyncio.to_thread(outputs.write, session, model, self._outputs)
-        await self.service.farewell(farewell)
-        return Outcome(finished, session.reason, session.model if finished else "", session.history)
+        beside = [asyncio.ensure_future(self._keeper.run()), asyncio.ensure_future(self._status.run())]
+        conducting = asyncio.ensure_future(self._conduct(farewell))
+        try:
+            done, _ = await asyncio.wait([conducting, *beside], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {conducting}:
+                task.result()  # these never end but by a bug of ours, which must not go unseen
+            return await conducting
+        finally:
+            for task in (conducting, *beside):
+                task.cancel()
+            await asyncio.gather(conducting, *beside, return_exceptions=True)
 
     def stop(self, reason: str) -> None:
         """Give up; the buyer may read why."""
         self.handle(events.Stopped(reason))
 
     def close(self) -> None:
-        """Let go of the journal."""
+        """Let go of the files."""
         self._journal.close()
-        self._spool.close()
+        self._uploads.close()
+        self._log.close()
 
     def handle(self, event: events.Event, *, signed: str = "") -> effects.Accept | effects.Reject | None:
         """Step, journal, act; the verdict when ``event`` is a peer's.
@@ -129,97 +152,169 @@ class Driver:
         Args:
             event: what happened.
             signed: the peer's own signed words, kept as proof when they count.
+
+        Raises:
+            StorageFull: the journal has no room; nothing happened.
         """
         now = self._clock()
         before = self.session
         after, ordered = step(before, event, now)
+        changed = after is not before and after != before
         number = None
-        if after != before or isinstance(event, events.Restarted):
-            peer = getattr(event, "participant", "")
-            number = self._journal.append(now, events.to_json(event), participant=peer, signed=signed)
+        if changed or isinstance(event, events.Restarted):
+            number = self._write_down(now, event, signed)
             self.session = after
-        self._log.write(story.tell(before, event, after, ordered), now, number)
+        self._log.write(story.tell(before, event, after, ordered, changed=changed), now, number)
         for effect in ordered:
             self._perform(effect)
-        if after != before:
-            self._wake()
+        if changed:
+            self._wake(before, after)
         verdicts = (e for e in ordered if isinstance(e, effects.Accept | effects.Reject))
         return next(verdicts, None)
 
     def refuse(self, code: str) -> None:
         """Note that somebody was not let in."""
+        self.metrics.refused(code)
         self._log.write([{"event": "rejected", "code": code}], self._clock())
 
-    def change(self) -> asyncio.Event:
-        """Set when the session changes after now."""
-        return self._changed
+    def turned(self) -> asyncio.Event:
+        """Set when participants are asked something new, or the session ends, after now."""
+        return self._turned
+
+    def scrape(self) -> bytes:
+        """Metrics in Prometheus' text format."""
+        return self.metrics.render(self.session, is_full=self._room.is_full())
+
+    def _write_down(self, now: float, event: events.Event, signed: str) -> int:
+        try:
+            peer = getattr(event, "participant", "")
+            return self._journal.append(now, events.to_json(event), participant=peer, signed=signed)
+        except StorageFull as full:
+            self._uploads.make_room()
+            self._room.note(full)
+            raise
 
     def _perform(self, effect: effects.Effect) -> None:
         match effect:
-            case effects.Aggregate():
-                self._fold = effect
+            case effects.Aggregate() | effects.Adopt():
+                self._work = effect
             case effects.Discard(update, participant, number):
-                self._spool.discard(participant, number, update)
-            case effects.Commit(number, model):
-                self._spool.clear(number)
-                self._store.clean(number, {model, self.session.model})
+                self._uploads.spool(number).discard(participant, number, update)
+            case effects.Commit(number):
+                self._uploads.clear(number)
+                self._keeper.order(self.session)
             case _:
                 pass  # participants ask for what they owe; verdicts are returned; the end is run()'s
 
-    async def _aggregate(self, order: effects.Aggregate) -> None:
-        self._fold = None
-        try:
-            model = await asyncio.to_thread(self._make_model, order)
-        except SessionFailed as error:
-            self.handle(events.Stopped(f"round {order.round}: {error.message}"))
-        else:
-            self._store.keep(order.round, model)
-            self.handle(events.Aggregated(order.round, model))
+    def _wake(self, before: Session, after: Session) -> None:
+        """Pollers once a turn, and the driver when there is something for it to do: not all of them at each report."""
+        self.metrics.session_changed(before, after)
+        if after.turn != before.turn or after.is_over():
+            self._turned.set()
+            self._turned = asyncio.Event()
+        if after.phase is not before.phase or after.deadline != before.deadline or after.turn != before.turn:
+            self._status.turn()
+            self._changed.set()
+            self._changed = asyncio.Event()
 
-    def _make_model(self, order: effects.Aggregate) -> str:
-        paths = [(self._spool.path(who, order.round, digest), weight) for who, digest, weight in order.updates]
-        return fold(
-            self._aggregator,
-            self.session.plan.schema,
-            previous=self._store.path(order.model_before),
-            updates=paths,
-            into=self._store.new_model(order.round),
-            state_before=self._store.state(order.round - 1),
-            state_after=self._store.state(order.round),
-        )
+    async def _conduct(self, farewell: float) -> Outcome:
+        if self._resumed:
+            await self._recover()
+        model = ""
+        while True:
+            while not self.session.is_over():
+                await self._go_on()
+            try:
+                await self._keeper.settled()
+                model = await asyncio.to_thread(outputs.write, self.session, self._store, self._outputs)
+                break
+            except StorageFull as full:
+                await self._room.wait(full)
+        if self.session.phase is Phase.FINISHED:
+            self._store.drop_copies()
+        self._log.flush()
+        self._status.write()
+        await self.service.farewell(farewell)
+        session = self.session
+        return Outcome(session.phase is Phase.FINISHED, session.reason, model, session.history)
+
+    async def _go_on(self) -> None:
+        changed, work = self._changed, self._work
+        if work is not None:
+            await self._make(work)
+        elif self._is_due():
+            await self._say(events.Ticked())
+            await asyncio.sleep(_SHORTEST_NAP)
+        else:
+            await self._until(changed, self.session.deadline)
+
+    async def _recover(self) -> None:
+        """What is damaged is made again, and what may not have been done is done."""
+        while found := await asyncio.to_thread(damages, self.session, self._store, self._uploads, self._outputs):
+            for event in found:
+                await self._say(event)
+        await self._say(events.Restarted())
+
+    async def _make(self, order: effects.Aggregate | effects.Adopt) -> None:
+        """Make a model, and try again as long as there is no room for it."""
+        await self._keeper.settled()
+        try:
+            if isinstance(order, effects.Adopt):
+                await asyncio.to_thread(self._workshop.adopt, order)
+                made: events.Event = events.Adopted(order.update)
+            else:
+                made = events.Aggregated(order.round, await asyncio.to_thread(self._workshop.fold, order))
+        except StorageFull as full:
+            self._uploads.make_room()
+            await self._room.wait(full, until=self.session.is_over)
+            return
+        except SessionFailed as error:
+            number = order.round if isinstance(order, effects.Aggregate) else 0
+            made = events.Stopped(f"round {number}: {error.message}")
+        self._work = None
+        await self._say(made)
+        if self.session.phase is Phase.EVALUATION:
+            self._keeper.order(self.session)
+
+    async def _say(self, event: events.Event) -> None:
+        """Handle an event of our own, as soon as the journal has room for it."""
+        while True:
+            try:
+                self.handle(event)
+            except StorageFull as full:
+                await self._room.wait(full)
+            else:
+                return
 
     def _restore(self, plan: Plan, session_did: str) -> Session:
         """The session as the journal has it, and in it from now on."""
         opening: dict[str, Any] = {"type": "started", "session": session_did, "members": list(plan.members)}
         opening |= {"parameters": plan.to_parameters()}
-        rows = list(self._journal.replay())
-        self._resumed = bool(rows)
-        if not rows:
+        rows = self._journal.replay()
+        first = next(rows, None)
+        self._resumed = first is not None
+        if first is None:
             now = self._clock()
-            rows = [(self._journal.append(now, opening), now, opening)]
-        number, began, first = rows[0]
-        if first != opening:
+            first = (self._journal.append(now, opening), now, opening)
+        number, began, body = first
+        if body != opening:
             raise SettingsError("the journal is of another session or plan")
         self._log.write([{"event": "selection_opened"}], began, number)
         session, _ = start(plan, session_did, began)
-        for number, now, body in rows[1:]:
+        for number, now, body in rows:
             event = events.from_json(body)
             before, (session, ordered) = session, step(session, event, now)
-            self._log.write(story.tell(before, event, session, ordered), now, number)
+            self._log.write(story.tell(before, event, session, ordered, changed=session != before), now, number)
             self._now = now
         return session
 
     def _is_due(self) -> bool:
-        return self.session.deadline is not None and self._clock() >= self.session.deadline
+        return self.session.is_due(self._clock())
 
     async def _until(self, changed: asyncio.Event, deadline: float | None) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(None if deadline is None else max(0.0, deadline - self._clock())):
                 await changed.wait()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     def _clock(self) -> float:
         """Unix seconds that never go back, whatever the machine's clock does."""

@@ -1,10 +1,13 @@
-"""What a session leaves in its outputs folder: the model, its card, and the result that says it is over.
+"""What a session leaves in its outputs folder: the model, its card, checkpoints, and the result that says it is over.
 
 Rule 1: ``result.json`` is written last; whoever sees it finds the rest complete. Rule 2: writing again gives the same.
+Rule 3: what is published has the plan's tensors alone, whatever a strategy carries beside them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -12,39 +15,112 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nevermined_fl.files import write_json
+from nevermined_fl.codecs import safetensors
+from nevermined_fl.files import BLOCK, atomic_file, digest_of, sha256_file, size_of, storage, write_json
 from nevermined_fl.messages import VERSION
 from nevermined_fl.session import Phase, ledger
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import IO
 
-    from nevermined_fl.session import Session
+    from nevermined_fl.driver.store import Store
+    from nevermined_fl.session import Plan, Session
     from nevermined_fl.session.state import Round
 
-__all__ = ["card", "result", "write"]
+__all__ = ["card", "keep_checkpoints", "publish", "result", "stopped_early", "write"]
 
 
-def write(session: Session, model: Path | None, folder: Path) -> None:
-    """Write the outputs of a session that is over; ``model`` is the finished one's."""
+def write(session: Session, store: Store, folder: Path) -> str:
+    """Write the outputs of a session that is over; the digest of the published model, if there is one.
+
+    Raises:
+        StorageFull: there is no room; nothing looks published.
+    """
+    digest = ""
     folder.mkdir(parents=True, exist_ok=True)
-    if model is not None:
-        part = folder / ".model.part"
-        shutil.copyfile(model, part)
-        part.replace(folder / "model.safetensors")
-        write_json(folder / "card.json", card(session))
-    write_json(folder / "result.json", result(session))
+    if session.phase is Phase.FINISHED:
+        keep_checkpoints(session, store, folder)
+        digest = publish(store.find(session.model), session.plan, folder / "model.safetensors")
+    with storage("the outputs", 64 * 1024):
+        checkpoints = _checkpoints(session, folder)
+        if digest:
+            write_json(folder / "card.json", card(session, digest, checkpoints))
+        write_json(folder / "result.json", result(session, digest, checkpoints))
+    return digest
 
 
-def result(session: Session) -> dict[str, Any]:
-    """``result.json``."""
+def publish(model: Path, plan: Plan, into: Path) -> str:
+    """Copy the plan's tensors of a model, durably; returns the copy's digest.
+
+    Raises:
+        StorageFull: there is no room; nothing was written.
+    """
+    with storage(f"{into.name}", size_of(model)), model.open("rb") as source, atomic_file(into, 0o644) as file:
+        if plan.carried() == plan.schema:
+            shutil.copyfileobj(source, file, BLOCK)
+            digest = f"sha256:{model.stem}"
+        else:
+            digest = _strip(source, plan, file)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest
+
+
+def keep_checkpoints(session: Session, store: Store, folder: Path) -> None:
+    """Keep the models of committed rounds that the plan wants kept, as far as they are still here."""
+    every = session.plan.checkpoint_every
+    for done in session.history[-2:] if every else ():
+        into = _checkpoint(folder, done.number)
+        if done.number % every == 0 and not into.exists() and store.path(done.model).exists():
+            into.parent.mkdir(parents=True, exist_ok=True)
+            publish(store.path(done.model), session.plan, into)
+
+
+def _checkpoint(folder: Path, number: int) -> Path:
+    return folder / "checkpoints" / f"round-{number}.safetensors"
+
+
+def _checkpoints(session: Session, folder: Path) -> list[dict[str, Any]]:
+    """Those that are there: round, file and digest."""
+    found = [(done.number, _checkpoint(folder, done.number)) for done in session.history]
+    return [
+        {"round": number, "file": f"checkpoints/{path.name}", "sha256": sha256_file(path)}
+        for number, path in found
+        if session.plan.checkpoint_every and path.exists()
+    ]
+
+
+def _strip(source: IO[bytes], plan: Plan, into: IO[bytes]) -> str:
+    """The plan's tensors out of a file that has more, block by block."""
+    hasher = hashlib.sha256()
+    header = safetensors.header_bytes(plan.schema)
+    there = safetensors.Header.parse(safetensors.header_bytes(plan.carried()))
+    places = {entry.name: entry for entry in there.entries}
+    into.write(header)
+    hasher.update(header)
+    for entry in safetensors.Header.parse(header).entries:
+        source.seek(there.data_offset + places[entry.name].begin)
+        left = entry.end - entry.begin
+        while left:
+            block = source.read(min(BLOCK, left))
+            into.write(block)
+            hasher.update(block)
+            left -= len(block)
+    return digest_of(hasher)
+
+
+def result(session: Session, model: str = "", checkpoints: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """``result.json``; ``model`` is the digest of the published one."""
     finished = session.phase is Phase.FINISHED
     return {
         "session": session.id,
         "outcome": "finished" if finished else "failed",
         "reason": session.reason,
-        "model": session.model if finished else "",
+        "model": model if finished else "",
         "rounds": len(session.history),
+        "stopped_early": stopped_early(session),
+        "checkpoints": checkpoints or [],
         "contributors": _contributors(session) if finished else [],
         "history": [
             {"round": done.number, "metrics": dict(done.metrics), "participants": len(done.updates)}
@@ -53,15 +129,29 @@ def result(session: Session) -> dict[str, Any]:
     }
 
 
-def card(session: Session) -> dict[str, Any]:
+def stopped_early(session: Session) -> dict[str, Any] | None:
+    """Why a session finished before its last round: the metric, its value, and ``target`` or ``tolerance``."""
+    stop = session.plan.early_stop
+    if session.phase is not Phase.FINISHED or stop is None or len(session.history) >= session.plan.rounds:
+        return None
+    value = dict(session.history[-1].metrics)[stop.metric]
+    better = 1 if stop.goal == "max" else -1
+    reached = stop.target is not None and better * value >= better * stop.target
+    why = "target" if reached else "tolerance"
+    return {"round": len(session.history), "metric": stop.metric, "value": value, "code": why}
+
+
+def card(session: Session, model: str, checkpoints: list[dict[str, Any]]) -> dict[str, Any]:
     """``card.json``: where the model comes from, in a form that a replay can be held against."""
     return {
         "session": session.id,
-        "model": session.model,
-        "initialModel": session.plan.initial_model,
+        "model": model,
+        "initialModel": session.model_before(1),
         "plan": {"members": list(session.plan.members), "parameters": session.plan.to_parameters()},
         "metrics": dict(session.history[-1].metrics) if session.history else {},
         "rounds": [_round(done) for done in session.history],
+        "stoppedEarly": stopped_early(session),
+        "checkpoints": checkpoints,
         "contributors": _contributors(session),
         "versions": {
             "nevermined-fl": _version("nevermined-fl"),

@@ -22,6 +22,7 @@ from nevermined_fl.errors import (
     RequestError,
     Unauthenticated,
 )
+from nevermined_fl.files import size_of
 from nevermined_fl.messages import Evaluate, Evaluated, Finish, Initialize, Joined, Report, Train, Verdict, Wait, decode
 from nevermined_fl.session import Phase, draw, effects, events
 from nevermined_fl.tokens import EVALUATED, REPORT, verify_job, verify_join_proof
@@ -29,11 +30,13 @@ from nevermined_fl.tokens import EVALUATED, REPORT, verify_job, verify_join_proo
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nevermined_fl.driver.metrics import Metrics
     from nevermined_fl.driver.store import Store
+    from nevermined_fl.driver.uploads import Uploads
+    from nevermined_fl.driver.watch import Watch
     from nevermined_fl.messages import JoinRequest, Message, Task
     from nevermined_fl.ports import Admission, Admitted, UpdateSink
     from nevermined_fl.session import Session
-    from nevermined_fl.spool import Spool
 
 __all__ = ["Conductor", "Service"]
 
@@ -62,8 +65,8 @@ class Conductor(Protocol):
         """Note that somebody was not let in."""
         ...
 
-    def change(self) -> asyncio.Event:
-        """Set when the session changes after now."""
+    def turned(self) -> asyncio.Event:
+        """Set when participants are asked something new, or the session ends, after now."""
         ...
 
 
@@ -71,15 +74,26 @@ class Service:
     """Implements ports.SessionService for one session."""
 
     def __init__(
-        self, conductor: Conductor, store: Store, spool: Spool, admission: Admission, fingerprint: str
+        self,
+        conductor: Conductor,
+        *,
+        store: Store,
+        uploads: Uploads,
+        admission: Admission,
+        fingerprint: str,
+        watch: Watch,
+        metrics: Metrics,
     ) -> None:
         self._conductor = conductor
         self._store = store
-        self._spool = spool
+        self._uploads = uploads
         self._admission = admission
         self._fingerprint = fingerprint
+        self._watch = watch
+        self._metrics = metrics
         self._keys: dict[str, str] = {}
         self._proofs: dict[str, float] = {}
+        self._fetching: dict[str, int] = {}
         self._told: set[str] = set()
         self._leaves: Counter[str] = Counter()
         self._heard = asyncio.Event()
@@ -88,35 +102,45 @@ class Service:
         """Take part, or take part again after a crash."""
         try:
             admitted = await self._admission.admit(request.token)
-            self._judge_proof(request, admitted)
+            jti = self._judge_proof(request, admitted)
             self._enrol(admitted)
+            self._proofs[jti] = time.monotonic()
         except RequestError as error:
             self._conductor.refuse(error.check)
             raise
         self._keys[admitted.participant] = admitted.thumbprint
+        self._watch.heard(admitted.participant)
         session = self._conductor.session
         return Joined(admitted.participant, session.id, secrets.token_urlsafe(32), session.plan.to_parameters())
 
     async def next_task(self, participant: str, *, after: int, wait: float) -> Task:
         """The first task with ``seq > after``; waits up to ``wait`` seconds and then returns a Wait task."""
         until = time.monotonic() + wait
+        self._watch.heard(participant)
         while True:
-            changed = self._conductor.change()
+            turned = self._conductor.turned()
             task = self._task(participant)
             if task is not None and task.seq > after:
-                if isinstance(task, Finish):
-                    self._told.add(participant)
-                    self._heard.set()
+                self._hand_over(participant, task)
                 return task
             if (rest := until - time.monotonic()) <= 0:
                 return Wait(after)
             with suppress(TimeoutError):
                 async with asyncio.timeout(rest):
-                    await changed.wait()
+                    await turned.wait()
 
-    def model_path(self, digest: str) -> Path:
+    def model_path(self, digest: str, *, participant: str = "") -> Path:
         """File with the model of that digest. Raises NotFound."""
-        return self._store.find(digest)
+        return self._hand_out(self._store.find(digest), participant)
+
+    def delta_path(self, base: str, digest: str, *, participant: str = "") -> Path:
+        """File with what changes model ``base`` into ``digest``. Raises NotFound."""
+        return self._hand_out(self._store.find_delta(base, digest), participant)
+
+    def fetched(self, participant: str) -> None:
+        """Its download went out to the last byte."""
+        self._watch.fetches(participant, begun=False)
+        self._metrics.went(self._fetching.pop(participant, 0))
 
     def open_update(self, participant: str, *, round_number: int, digest: str, size: int) -> UpdateSink:
         """Start or go on with an upload of ``size`` bytes."""
@@ -124,14 +148,17 @@ class Service:
         if not self._owes_update(participant, round_number):
             text = f"no update of round {round_number} is expected of you in {session.phase}, round {session.round}"
             raise RemoteProtocolError(text, code="late")
-        return self._spool.open(participant, round_number, digest, size)
+        model = self._store.previous(session.model)
+        upload = self._uploads.open(participant, round_number, digest, size, model)
+        self._watch.uploads(participant, upload, size)
+        return upload
 
     async def report(self, participant: str, signed: str) -> Verdict:
         """``signed`` is a Report as a JWS of the key that joined."""
         report = self._open_signed(participant, signed, REPORT, Report)
         assert isinstance(report, Report)
         self._judge_session(report.session)
-        if self._owes_update(participant, report.round) and not self._spool.has(
+        if self._owes_update(participant, report.round) and not self._uploads.has(
             participant, report.round, report.update
         ):
             return Verdict(accepted=False, code="no_update", message="upload the update before reporting it")
@@ -158,10 +185,11 @@ class Service:
 
     async def leave(self, participant: str) -> None:
         """It will not answer any more, until it joins again: do not wait for it."""
-        self._leaves[participant] += 1
-        if self._leaves[participant] > _MOST_LEAVES:
+        if self._leaves[participant] >= _MOST_LEAVES:
             raise RemoteProtocolError(f"nobody leaves a session more than {_MOST_LEAVES} times", code="too_often")
+        self._watch.heard(participant)
         self._conductor.handle(events.Left(participant))
+        self._leaves[participant] += 1
 
     async def farewell(self, seconds: float) -> None:
         """Wait until everybody present has been told that the session is over, but not for ever."""
@@ -171,7 +199,8 @@ class Service:
                     self._heard.clear()
                     await self._heard.wait()
 
-    def _judge_proof(self, request: JoinRequest, admitted: Admitted) -> None:
+    def _judge_proof(self, request: JoinRequest, admitted: Admitted) -> str:
+        """The proof's id, which counts as used when the join was done: where the disk was full it may come again."""
         jti = verify_join_proof(
             request.proof,
             thumbprint=admitted.thumbprint,
@@ -180,10 +209,11 @@ class Service:
             token=request.token,
         )
         now = time.monotonic()
-        self._proofs = {seen: when for seen, when in self._proofs.items() if now - when < _PROOF_MEMORY}
+        while self._proofs and now - next(iter(self._proofs.values())) >= _PROOF_MEMORY:
+            del self._proofs[next(iter(self._proofs))]  # the oldest comes first
         if jti in self._proofs:
             raise Unauthenticated("the proof was used before", check="proof_replayed", hint="make a new one")
-        self._proofs[jti] = now
+        return jti
 
     def _enrol(self, admitted: Admitted) -> None:
         session = self._conductor.session
@@ -193,6 +223,19 @@ class Service:
         verdict = self._conductor.handle(events.Joined(admitted.participant, admitted.agreement))
         if isinstance(verdict, effects.Reject):
             raise PermissionDenied(verdict.message, check=verdict.code)
+
+    def _hand_over(self, participant: str, task: Task) -> None:
+        if isinstance(task, Finish):
+            self._told.add(participant)
+            self._heard.set()
+        else:
+            self._watch.asked(participant, task.seq)
+
+    def _hand_out(self, path: Path, participant: str) -> Path:
+        if participant:
+            self._watch.fetches(participant, begun=True)
+            self._fetching[participant] = size_of(path)
+        return path
 
     def _task(self, participant: str) -> Task | None:
         session = self._conductor.session
@@ -221,7 +264,11 @@ class Service:
             raise RemoteProtocolError("this is about another session", code="other_session")
 
     def _verdict(self, event: events.Reported | events.Evaluated, signed: str) -> Verdict:
+        self._watch.heard(event.participant)
+        kind = "report" if isinstance(event, events.Reported) else "evaluation"
         answer = self._conductor.handle(event, signed=signed)
+        self._metrics.answered(kind, answer.code if isinstance(answer, effects.Reject) else "accepted")
         if isinstance(answer, effects.Reject):
+            self._watch.refused(event.participant, self._conductor.session.turn, answer.code)
             return Verdict(accepted=False, code=answer.code, message=answer.message)
         return Verdict(accepted=True)

@@ -1,38 +1,51 @@
-"""The models and server states of a session on disk: which file is which, and when may it go?"""
+"""The models and server states of a session on disk: which file is which, is it whole, and when may it go?
+
+A model is named by its digest and a state by its round and digest, so that what is damaged shows. What a committed round
+made is kept twice: a damaged file costs nothing.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
 from typing import TYPE_CHECKING
 
 from nevermined_fl.errors import DecodeError, NotFound, SettingsError
-from nevermined_fl.files import sha256_file
+from nevermined_fl.files import sha256_file, size_of, storage
 from nevermined_fl.spool import check_finite, check_header
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from nevermined_fl.session import Plan
 
 __all__ = ["Store"]
 
+logger = logging.getLogger(__name__)
+
 
 class Store:
-    """Models by digest, states by round, in one folder."""
+    """Models and changes by digest, states by round, in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._models = folder / "models"
         self._states = folder / "states"
         for path in (self._models, self._states):
             path.mkdir(parents=True, exist_ok=True)
+            # A killed process left parts; and whether a change is whole is known to nobody: the model itself is fetched.
+            for left in (*path.glob("*.part"), *path.glob(".*.part"), *path.glob("*.change")):
+                left.unlink()
 
     def adopt(self, initial: Path, plan: Plan) -> None:
-        """Take in the plan's initial model.
+        """Take in the plan's initial model, unless it is here and whole.
 
         Raises:
             SettingsError: it is another file than the plan names, or not a model of the plan's schema.
+            StorageFull: there is no room.
         """
-        if self.path(plan.initial_model).exists():
+        if self.heal(plan.initial_model):
             return
         try:
             if sha256_file(initial) != plan.initial_model:
@@ -42,9 +55,17 @@ class Store:
                 check_finite(file.fileno(), plan.schema)
         except (OSError, DecodeError) as error:
             raise SettingsError(f"the initial model cannot be used: {error}") from error
+        self.take_in(initial, plan.initial_model)
+
+    def take_in(self, model: Path, digest: str) -> None:
+        """Copy a model that was checked."""
         part = self._models / "initial.part"
-        shutil.copyfile(initial, part)
-        part.replace(self.path(plan.initial_model))
+        with storage("the initial model", size_of(model)):
+            try:
+                shutil.copyfile(model, part)
+                part.replace(self.path(digest))
+            finally:
+                part.unlink(missing_ok=True)
 
     def path(self, digest: str) -> Path:
         """Where the model of that digest is, or would be."""
@@ -52,29 +73,131 @@ class Store:
 
     def find(self, digest: str) -> Path:
         """The model of that digest. Raises NotFound."""
-        value = digest.removeprefix("sha256:")
-        if len(value) == 64 and set(value) <= set("0123456789abcdef") and self.path(digest).exists():
+        if _is_digest(digest) and self.path(digest).exists():
             return self.path(digest)
         raise NotFound("no such model here", check="model")
+
+    def delta(self, base: str, digest: str) -> Path:
+        """Where the change of model ``base`` into model ``digest`` is, or would be."""
+        return self._models / f"{base.removeprefix('sha256:')[:32]}-{digest.removeprefix('sha256:')[:32]}.change"
+
+    def find_delta(self, base: str, digest: str) -> Path:
+        """The change of model ``base`` into model ``digest``. Raises NotFound."""
+        if _is_digest(base) and _is_digest(digest) and self.delta(base, digest).exists():
+            return self.delta(base, digest)
+        raise NotFound("no such change of models here", check="model")
+
+    def extended(self, digest: str) -> Path:
+        """Where an initial model is with what the strategy carries beside it."""
+        return self.path(digest).with_suffix(".extended")
+
+    def previous(self, digest: str) -> Path:
+        """What a round's updates are changes of: that model, with all that the strategy carries."""
+        extended = self.extended(digest)
+        return extended if extended.exists() else self.path(digest)
+
+    def heal(self, digest: str) -> bool:
+        """Whether that model is here and undamaged, if need be from its second copy."""
+        return _heal(self.path(digest), digest)
+
+    def heal_state(self, round_number: int) -> bool:
+        """Whether the server's state after a round is here and undamaged, if need be from its second copy."""
+        found = {path.with_suffix("") for path in self._states.glob(f"{round_number}-*")}
+        return any(_heal(path, f"sha256:{path.name.partition('-')[2]}") for path in found)
 
     def new_model(self, round_number: int) -> Path:
         """Where a round's model is written before its digest is known."""
         return self._models / f"round-{round_number}"
 
-    def keep(self, round_number: int, digest: str) -> None:
-        """Name a round's model by its digest."""
+    def new_delta(self, round_number: int) -> Path:
+        """Where the change that makes it is written."""
+        return self._models / f"round-{round_number}.change"
+
+    def new_state(self, round_number: int) -> Path:
+        """Where the server's state after a round is written before its digest is known."""
+        return self._states / f"round-{round_number}"
+
+    def keep(self, round_number: int, base: str, digest: str) -> None:
+        """Name what a round made by its digests; an earlier attempt at that round is forgotten."""
+        for old in self._states.glob(f"{round_number}-*"):
+            old.unlink()
+        state = self.new_state(round_number)
+        if state.exists():
+            state.replace(self._states / f"{round_number}-{sha256_file(state).removeprefix('sha256:')}")
+        if self.new_delta(round_number).exists():
+            self.new_delta(round_number).replace(self.delta(base, digest))
         self.new_model(round_number).replace(self.path(digest))
 
     def state(self, round_number: int) -> Path:
-        """The server's state after a round."""
-        return self._states / f"{round_number}.safetensors"
+        """The server's state after a round; where it would be, if there is none."""
+        found = (path for path in self._states.glob(f"{round_number}-*") if not path.suffix)
+        return next(found, self._states / f"{round_number}-none")
 
-    def clean(self, round_number: int, keep: set[str]) -> None:
-        """After a committed round: what is kept is enough, and the state that the next round begins with."""
-        kept = {self.path(digest) for digest in keep}
+    def secure(self, digest: str, round_number: int) -> None:
+        """Make a round's model and state survive the loss of power and damage to a file; from any thread."""
+        for path in (self.path(digest), self.state(round_number)):
+            if path.exists() and not _second(path).exists():
+                with storage("the second copy of a model", size_of(path)):
+                    _copy(path, _second(path))
+        with storage("the new model"):
+            for folder in (self._models, self._states):
+                _sync(folder)
+
+    def clean(self, rounds: Collection[int], keep: Collection[str]) -> None:
+        """Drop what belongs to no model of ``keep`` and no state of ``rounds``; changes stay that lead to what is kept."""
+        models = [path for digest in keep for path in (self.path(digest), self.extended(digest))]
+        kept = {*models, *(_second(path) for path in models)}
+        endings = tuple(f"-{digest.removeprefix('sha256:')[:32]}.change" for digest in keep)
         for path in self._models.iterdir():
-            if path not in kept:
+            if path not in kept and not path.name.endswith(endings) and not path.name.startswith("round-"):
                 path.unlink(missing_ok=True)
-        for path in self._states.glob("*.safetensors"):
-            if int(path.stem) < round_number:
+        for path in self._states.glob("*-*"):
+            if path.name.partition("-")[0] not in {"round", *map(str, rounds)}:
                 path.unlink(missing_ok=True)
+
+    def drop_copies(self) -> None:
+        """The session is over and its model published: one of each is enough."""
+        for folder in (self._models, self._states):
+            for path in folder.glob("*.second"):
+                path.unlink()
+
+
+def _second(path: Path) -> Path:
+    return path.with_suffix(".second")
+
+
+def _heal(path: Path, digest: str) -> bool:
+    if path.exists() and sha256_file(path) == digest:
+        return True
+    second = _second(path)
+    if not second.exists() or sha256_file(second) != digest:
+        return False
+    logger.warning("%s is damaged; its second copy takes its place", path.name)
+    with storage("the second copy of a model", size_of(second)):
+        _copy(second, path)
+    return True
+
+
+def _copy(source: Path, into: Path) -> None:
+    """Whole or not at all, and both on the disk when it is done."""
+    part = into.with_name(f"{into.name}.part")
+    try:
+        shutil.copyfile(source, part)
+        _sync(source)
+        _sync(part)
+        part.replace(into)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _is_digest(digest: str) -> bool:
+    value = digest.removeprefix("sha256:")
+    return len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,122 @@
+"""Updates on their way in, and those that are here: counted, held to the plan's norm bound, and looked after.
+
+The initial model that a participant makes is an upload of round 0, in the plan's own schema whatever the precision.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nevermined_fl import aggregation
+from nevermined_fl.codecs import delta
+from nevermined_fl.driver.folding import distance
+from nevermined_fl.errors import DecodeError, RemoteProtocolError, StorageFull
+from nevermined_fl.session.plan import FROM_PARTICIPANT
+from nevermined_fl.spool import Spool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nevermined_fl.driver.metrics import Metrics
+    from nevermined_fl.driver.room import Room
+    from nevermined_fl.ports import UpdateSink
+    from nevermined_fl.session import Plan
+
+__all__ = ["Uploads"]
+
+
+class Uploads:
+    """The spools of one session."""
+
+    def __init__(self, folder: Path, plan: Plan, metrics: Metrics, room: Room) -> None:
+        self._plan = plan
+        self._metrics = metrics
+        self._room = room
+        self._extras = aggregation.create(plan.strategy, dict(plan.strategy_options)).EXTRAS
+        self._spool = Spool(folder / "spool", delta.wire_schema(plan.carried(), plan.precision))
+        asks = plan.initial_model == FROM_PARTICIPANT
+        self._first = Spool(folder / "spool-initial", plan.schema) if asks else self._spool
+
+    def spool(self, round_number: int) -> Spool:
+        """Where updates of that round are."""
+        return self._spool if round_number else self._first
+
+    def open(self, participant: str, round_number: int, digest: str, size: int, model: Path) -> UpdateSink:
+        """Start an upload or go on with it; ``model`` is what it is a change of."""
+        sink = self.spool(round_number).open(participant, round_number, digest, size)
+        return _Upload(self, sink, (participant, round_number, digest), model)
+
+    def has(self, participant: str, round_number: int, digest: str) -> bool:
+        """Whether that update is here, verified."""
+        return self.spool(round_number).has(participant, round_number, digest)
+
+    def clear(self, round_number: int) -> None:
+        """Drop the updates of this round and of earlier ones."""
+        self._spool.clear(round_number)
+        if self._first is not self._spool:
+            self._first.clear(0)
+
+    def make_room(self) -> None:
+        """Give back what nobody needs."""
+        self._spool.make_room()
+
+    def close(self) -> None:
+        """Close every file; what came stays."""
+        self._spool.close()
+        self._first.close()
+
+    def came(self, count: int) -> None:
+        """Bytes of an update."""
+        self._metrics.came(count)
+
+    def note(self, full: StorageFull) -> None:
+        """An update found no room."""
+        self._spool.make_room()
+        self._room.note(full)
+
+    def judge(self, key: tuple[str, int, str], model: Path) -> None:
+        """Refuse an update that moves further from its model than the plan allows."""
+        participant, round_number, digest = key
+        bound = self._plan.norm_bound
+        if bound is None or not round_number:
+            return
+        plan, update = self._plan, self._spool.path(participant, round_number, digest)
+        norm = distance(model, update, plan.carried(), plan.precision, self._extras)
+        if not norm <= bound:
+            self._spool.discard(participant, round_number, digest)
+            text = f"the update is {norm:g} from its model; the plan allows {bound:g}"
+            raise RemoteProtocolError(text, code="norm")
+
+
+class _Upload:
+    """Implements ports.UpdateSink over the spool's."""
+
+    def __init__(self, uploads: Uploads, sink: UpdateSink, key: tuple[str, int, str], model: Path) -> None:
+        self._uploads = uploads
+        self._sink = sink
+        self._key = key
+        self._model = model
+
+    @property
+    def offset(self) -> int:
+        return self._sink.offset
+
+    def write(self, block: bytes | memoryview) -> None:
+        try:
+            self._sink.write(block)
+        except StorageFull as full:
+            self._uploads.note(full)
+            raise
+        self._uploads.came(len(block))
+
+    def commit(self) -> None:
+        try:
+            self._sink.commit()
+        except StorageFull as full:
+            self._uploads.note(full)
+            raise
+        try:
+            self._uploads.judge(self._key, self._model)
+        except (OSError, DecodeError) as error:
+            # Another request of the same participant dropped it, or the round is over.
+            raise RemoteProtocolError("the update is not wanted any more", code="superseded") from error
