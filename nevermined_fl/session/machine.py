@@ -48,7 +48,6 @@ TRANSITIONS: Mapping[Phase, Mapping[type[Event], Handler]] = {
         Ticked: selection.on_ticked,
         Stopped: on_stopped,
         Restarted: on_restarted,
-        Lost: on_ignored,
     },
     Phase.INITIALIZATION: {
         Joined: on_joined,

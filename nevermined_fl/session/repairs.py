@@ -46,13 +46,15 @@ def on_lost(session: Session, event: Lost, now: float) -> Step:
     left = replace(session, updates=rows.take(session.updates, event.participant))
     if session.phase is Phase.CONFIGURATION:
         return left, (gone,)
-    phase = Phase.REPORTING if session.phase is Phase.AGGREGATION else session.phase
-    asking = replace(left, phase=phase, turn=session.turn + 1, deadline=now + session.plan.round_timeout)
-    if phase is Phase.INITIALIZATION:
-        moved, effects = initialization.go_on(asking, now)
+    waiting = replace(left, deadline=now + session.plan.round_timeout)
+    if session.phase is Phase.INITIALIZATION:
+        moved, effects = initialization.go_on(waiting, now)
     else:
-        moved, effects = rounds.close_if_complete(asking)
-    return moved, (gone, *(effects or orders(moved)))
+        moved, effects = rounds.close_if_complete(replace(waiting, phase=Phase.REPORTING))
+    if not effects and moved.is_waiting():
+        moved = replace(moved, turn=moved.turn + 1)
+        effects = orders(moved)
+    return moved, (gone, *effects)
 
 
 def on_rolled_back(session: Session, event: RolledBack, now: float) -> Step:

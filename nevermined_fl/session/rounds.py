@@ -54,7 +54,7 @@ def configure(session: Session) -> Step:
 def close_if_complete(session: Session) -> Step:
     """Aggregate when the round has what it needs, or all that it will get before its deadline."""
     came = len(session.updates)
-    if came < session.plan.min_participants or (came < session.target and session.waits_for()):
+    if came < session.plan.min_participants or (came < session.target and session.is_waiting()):
         return session, ()
     return close(session)
 

@@ -14,7 +14,7 @@ from nevermined_fl.session import rows
 from nevermined_fl.session.plan import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["ASKING", "OVER", "Evaluation", "Member", "Metrics", "Phase", "Round", "Session", "Update"]
 
@@ -143,11 +143,22 @@ class Session:
 
     def waits_for(self) -> tuple[str, ...]:
         """Members of the cohort that are present and owe an answer in this phase, sorted."""
+        return tuple(self._owing())
+
+    def is_waiting(self) -> bool:
+        """Whether there are any; said after each answer, so it stops at the first."""
+        return next(self._owing(), None) is not None
+
+    def _owing(self) -> Iterator[str]:
         if self.phase not in ASKING:
-            return ()
-        asked, answered = set(self.cohort), {answer.participant for answer in self.answers()}
-        owing = asked - answered
-        return tuple(member.participant for member in self.members if member.present and member.participant in owing)
+            return
+        answers = iter(self.answers())  # sorted like the cohort, and all of them of its members
+        answer = next(answers, None)
+        for participant in self.cohort:
+            if answer is not None and answer.participant == participant:
+                answer = next(answers, None)
+            elif self.is_present(participant):
+                yield participant
 
     def may_be_late(self, participant: str) -> bool:
         """Whether an update that it trained in an earlier attempt of this round would still count."""

@@ -22,7 +22,7 @@ def begin(session: Session, now: float) -> Step:
     """Ask, unless the plan wants no metrics of this round or nobody is there."""
     plan = session.plan
     asking = replace(session, phase=Phase.EVALUATION, deadline=now + plan.evaluation_seconds())
-    if not plan.evaluates(session.round) or not asking.waits_for():
+    if not plan.evaluates(session.round) or not asking.is_waiting():
         return rounds.commit(asking, now)
     asking = replace(asking, turn=session.turn + 1)
     return asking, orders(asking)
@@ -53,6 +53,6 @@ def on_ticked(session: Session, event: Ticked, now: float) -> Step:
 
 def _commit_if_complete(session: Session, now: float) -> Step:
     """Over-selection serves here too: nobody waits for more than the round's target."""
-    if len(session.evaluations) < session.target and session.waits_for():
+    if len(session.evaluations) < session.target and session.is_waiting():
         return session, ()
     return rounds.commit(session, now)

@@ -27,7 +27,7 @@ def begin(session: Session, now: float) -> Step:
 
 def go_on(session: Session, now: float) -> Step:
     """Wait for the one who was asked, or ask another when it is gone."""
-    return (session, ()) if session.updates or session.waits_for() else _ask_next(session, now)
+    return (session, ()) if session.updates or session.is_waiting() else _ask_next(session, now)
 
 
 def on_reported(session: Session, event: Reported, now: float) -> Step:
