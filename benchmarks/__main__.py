@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure, network
-from benchmarks.cases import QUICK, ROUNDS, SCALING
+from benchmarks.cases import FOLDING_PARAMS, QUICK, ROUNDS, SCALING
+from benchmarks.folding import measure_folding
 from benchmarks.rounds import measure_rounds
 from benchmarks.work import Work
 
@@ -25,6 +26,10 @@ def main() -> int:
         emit({"bench": "round", "case": name} | line | missed(line, case.most))
     if "scaling" in chosen.cases and not chosen.quick:
         measure_scaling(chosen.scratch)
+    if "folding" in chosen.cases:
+        sizes, clients = ((100_000,), 5) if chosen.quick else (FOLDING_PARAMS, 10)
+        for line in measure_folding(sizes, clients, chosen.scratch):
+            emit({"bench": "folding"} | line)
     return 0
 
 
@@ -48,7 +53,7 @@ def emit(line: dict[str, Any]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = [*ROUNDS, "scaling"]
+    names = [*ROUNDS, "scaling", "folding"]
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(names))
     parser.add_argument("--quick", action="store_true", help="small sessions, in seconds: does it run at all?")
     parser.add_argument("--scratch", type=Path, help="folder for models, 15 GB for the largest case")

@@ -40,3 +40,6 @@ QUICK = {
 }
 SCALING = (2, 10, 50, 200, 1000)
 """Numbers of participants for which the time per participant is compared, with 10000 numbers each."""
+
+FOLDING_PARAMS = (1_000_000, 10_000_000)
+"""Numbers of parameters at which strategies are measured: memory must not grow with them."""

@@ -31,7 +31,7 @@ class Prepared:
         self._update, self._digests, self._examples = update, digests, examples
         self._round = 0
 
-    async def fit(self, model: Path, seed: int, into: Path, seconds: float) -> Trained:
+    async def fit(self, model: Path, seed: int, into: Path, seconds: float, *, control: Path | None = None) -> Trained:
         """Make the file this round's variant and link it to where it should be."""
         self._lay_ready(into)
         return Trained(self._digests[self._round], self._examples, {})

@@ -26,7 +26,7 @@ class Digits:
         self._x, self._y = training.rows(client, clients)
         self._round = 0
 
-    async def fit(self, model: Path, seed: int, into: Path, seconds: float) -> Trained:
+    async def fit(self, model: Path, seed: int, into: Path, seconds: float, *, control: Path | None = None) -> Trained:
         """One local epoch."""
         self._round += 1
         return await asyncio.to_thread(self._fit, model, into)
