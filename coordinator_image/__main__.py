@@ -10,21 +10,30 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coordinator_image.admission import LauncherAdmission
 from nevermined_fl import logs
-from nevermined_fl.driver import Driver
-from nevermined_fl.errors import NeverminedFLError
+from nevermined_fl.driver import Driver, wait_for_room
+from nevermined_fl.errors import NeverminedFLError, StorageFull
+from nevermined_fl.files import storage, write_atomic
 from nevermined_fl.session import Plan
 from nevermined_fl.transports.http.client import fingerprint_of
 from nevermined_fl.transports.http.server import HttpServer, server_context
 
+if TYPE_CHECKING:
+    from nevermined_fl.ports import Admission
+
 __all__ = ["main"]
 
 logger = logging.getLogger("coordinator_image")
+
+METRICS_TOKEN = "metrics.token"  # noqa: S105  a file's name
+"""The file with the bearer for ``GET /v1/metrics``."""
 
 
 def main(arguments: list[str]) -> int:
@@ -56,28 +65,52 @@ async def _run(folder: Path) -> int:
 async def _conduct(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_text())
     plan = Plan.from_parameters(job["parameters"], tuple(job["members"]))
+    context = {"session": job["session"]}
     admission = LauncherAdmission(folder / "admission.sock")
-    driver = Driver(
-        plan,
-        job["session"],
-        folder=folder,
-        initial=folder / "initial.safetensors",
-        outputs=Path(os.environ.get("NEVERMINED_OUTPUTS_PATH") or folder / "outputs"),
-        admission=admission,
-        fingerprint=fingerprint_of((folder / "tls.crt").read_text()),
-    )
+    driver = await _driver(folder, plan, job["session"], admission)
     server = HttpServer(
-        driver.service, status=lambda: {"session": driver.session.id, "phase": str(driver.session.phase)}
+        driver.service,
+        status=lambda: {"session": driver.session.id, "phase": str(driver.session.phase)},
+        metrics=driver.scrape,
+        metrics_bearer=_metrics_token(folder),
     )
+    driver.metrics.connections = server.connections
     try:
         port = await server.start(job["host"], job["port"], server_context(folder / "tls.crt", folder / "tls.key"))
-        logger.info("session %s on port %d", job["session"], port)
+        logger.info("listening on port %d", port, extra=context)
         outcome = await driver.run()
-        logger.info("over: %s", outcome.reason or outcome.model)
+        logger.info("over: %s", outcome.reason or outcome.model, extra=context)
     finally:
         await server.close()
         await admission.close()
         driver.close()
+
+
+async def _driver(folder: Path, plan: Plan, session: str, admission: Admission) -> Driver:
+    """The driver, as soon as the disk has room for it to begin, or to put right what was damaged."""
+    while True:
+        try:
+            _metrics_token(folder)
+            return Driver(
+                plan,
+                session,
+                folder=folder,
+                initial=folder / "initial.safetensors",
+                outputs=Path(os.environ.get("NEVERMINED_OUTPUTS_PATH") or folder / "outputs"),
+                admission=admission,
+                fingerprint=fingerprint_of((folder / "tls.crt").read_text()),
+            )
+        except StorageFull as full:
+            await wait_for_room(folder, full)
+
+
+def _metrics_token(folder: Path) -> str:
+    """Made at the first start and kept: whoever scrapes need not notice a restart."""
+    path = folder / METRICS_TOKEN
+    if not path.exists() or not path.read_text().strip():
+        with storage("the metrics' token"):
+            write_atomic(path, secrets.token_urlsafe(32) + "\n")
+    return path.read_text().strip()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Runs a session over the ports: the coordinator's side of everything that is not decided in ``nevermined_fl.session``.
 
-``driver`` does what the session orders, ``service`` answers participants, ``folding`` makes models of updates, ``story``
-says what happened in words for the buyer, ``outputs`` writes what is published.
+``driver`` does what the session orders, ``service`` answers participants, ``uploads`` takes in what they send, ``making`` and
+``folding`` make models of it. ``store`` keeps models and states, ``keeper`` makes them durable, ``repairs`` looks at what a
+killed process left, ``room`` waits while the disk is full. ``story`` says what happened in words for the buyer, ``status``
+and ``watch`` who is late and why, ``metrics`` how many and how long; ``outputs`` writes what is published.
 """
 
 from __future__ import annotations
 
 from nevermined_fl.driver.driver import Driver, Outcome
+from nevermined_fl.driver.room import wait_for_room
 
-__all__ = ["Driver", "Outcome"]
+__all__ = ["Driver", "Outcome", "wait_for_room"]
