@@ -15,6 +15,11 @@ _PORTS = 21000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removepr
 
 
 @pytest.fixture
+def first_port():
+    return _PORTS
+
+
+@pytest.fixture
 async def world(tmp_path):
     async with open_world(tmp_path, _PORTS) as world:
         yield world

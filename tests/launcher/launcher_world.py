@@ -81,6 +81,7 @@ class Provider:
         self.pace = PACE
         self.limits = LimitSettings()
         self.metadata = world.metadata
+        self.brittle = lambda thing: thing  # what stands between the launcher and what it writes to
         self.launcher = self.runner = self.application = None
         home.mkdir(parents=True)
 
@@ -102,13 +103,13 @@ class Provider:
             limits=self.limits,
         )
         mode = {} if self.isolated else {"bwrap": "", "allow_no_isolation": True}
-        store = Store(self.home / "provider.sqlite")
+        store = self.brittle(Store(self.home / "provider.sqlite"))
         self.processes = ProcessBackend(self.home / "jobs", hide=(self.home,), **mode)
         self.launcher = Launcher(
             settings=settings,
             account=self.account,
-            chain=self.world.chain,
-            metadata=self.metadata,
+            chain=self.brittle(self.world.chain),
+            metadata=self.brittle(self.metadata),
             metadata_url=METADATA_URL,
             backend=self.wrap(self.processes),
             store=store,
@@ -171,9 +172,13 @@ class Provider:
 
     async def reach(self, job, stage, seconds=20):
         """Wait until the job is at a stage; returns its status."""
+        return await self.until(job, lambda now: now["stage"] == stage, seconds)
+
+    async def until(self, job, is_so, seconds=20):
+        """Wait for a status of the job; returns it."""
         async with asyncio.timeout(seconds):
             now = await self.status(job)
-            while now["stage"] != stage:
+            while not is_so(now):
                 await asyncio.sleep(0.01)
                 now = await self.status(job)
         return now
