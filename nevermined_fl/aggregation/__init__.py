@@ -23,8 +23,15 @@ AGGREGATORS = {
     "fedavg": "nevermined_fl.aggregation.fedavg:FedAvg",
     "fedavgm": "nevermined_fl.aggregation.fedavgm:FedAvgM",
     "fedadam": "nevermined_fl.aggregation.fedadam:FedAdam",
+    "fedyogi": "nevermined_fl.aggregation.fedyogi:FedYogi",
+    "fedadagrad": "nevermined_fl.aggregation.fedadagrad:FedAdagrad",
+    "fedprox": "nevermined_fl.aggregation.fedprox:FedProx",
+    "scaffold": "nevermined_fl.aggregation.scaffold:Scaffold",
     "median": "nevermined_fl.aggregation.median:Median",
     "trimmed_mean": "nevermined_fl.aggregation.trimmed_mean:TrimmedMean",
+    "krum": "nevermined_fl.aggregation.krum:Krum",
+    "multi_krum": "nevermined_fl.aggregation.multi_krum:MultiKrum",
+    "norm_clipping": "nevermined_fl.aggregation.norm_clipping:NormClipping",
 }
 
 
@@ -35,13 +42,13 @@ def create(name: str, options: Mapping[str, float] | None = None) -> Aggregator:
         InvalidRequest: no such strategy, no such option, or a value out of the option's limits.
     """
     kind = _load(name)
-    known = {field.name for field in fields(kind)}
+    known: dict[str, type[float]] = {field.name: type(field.default) for field in fields(kind)}
     for option, value in (options or {}).items():
         if option not in known:
             expected = ", ".join(sorted(known)) or "none"
             raise InvalidRequest(f"strategyOptions: {name} knows {expected}, got {str(option)[:80]!r}", check="plan")
-        _check(f"strategyOptions.{option}", value, *kind.LIMITS[option])
-    aggregator: Aggregator = kind(**{option: float(value) for option, value in (options or {}).items()})
+        _check(f"strategyOptions.{option}", value, *kind.LIMITS[option], whole=known[option] is int)
+    aggregator: Aggregator = kind(**{option: known[option](value) for option, value in (options or {}).items()})
     return aggregator
 
 
@@ -53,7 +60,7 @@ def _load(name: str) -> Any:
     return getattr(import_module(module), kind)
 
 
-def _check(name: str, value: Any, low: float, high: float) -> None:
+def _check(name: str, value: Any, low: float, high: float, *, whole: bool) -> None:
     """Limits are half open: ``low <= value < high``."""
     # The comparison comes first: it refuses NaN, and a huge integer before it overflows a float.
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -61,3 +68,5 @@ def _check(name: str, value: Any, low: float, high: float) -> None:
         # A hostile integer may have more digits than Python agrees to print.
         shown = type(value).__name__ if isinstance(value, int) and abs(value) > 10**30 else str(value)[:80]
         raise InvalidRequest(f"{name}: expected a number {low:g} <= x < {high:g}, got {shown}", check="plan")
+    if whole and value != int(value):
+        raise InvalidRequest(f"{name}: expected a whole number, got {value:g}", check="plan")

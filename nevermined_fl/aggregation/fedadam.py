@@ -9,20 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from nevermined_fl.aggregation.rule import as_dtype, weighted_mean
+from nevermined_fl.aggregation.adaptive import LIMITS, STATE, move
+from nevermined_fl.aggregation.rule import Aggregator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from nevermined_fl.aggregation.rule import Block
+    from nevermined_fl.aggregation.rule import Block, Known
 
 __all__ = ["FedAdam"]
 
 
 @dataclass(frozen=True, slots=True)
-class FedAdam:
+class FedAdam(Aggregator):
     """``tau`` is how adaptive it is: small means very."""
 
     learning_rate: float = 0.1
@@ -30,24 +29,13 @@ class FedAdam:
     beta2: float = 0.99
     tau: float = 1e-3
 
-    LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "learning_rate": (1e-9, 1e3),
-        "beta1": (0.0, 1.0),
-        "beta2": (0.0, 1.0),
-        "tau": (1e-12, 1e3),
-    }
-    STATE: ClassVar[tuple[str, ...]] = ("first", "second")
+    LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = LIMITS
+    STATE: ClassVar[tuple[str, ...]] = STATE
 
-    def fold(
-        self, blocks: Sequence[Block], weights: Sequence[float], previous: Block, state: dict[str, Block]
-    ) -> Block:
-        """Move by ``learning_rate * first / (sqrt(second) + tau)``."""
-        before = previous.astype(np.float64)
-        delta = weighted_mean(blocks, weights) - before
-        first = (1 - self.beta1) * delta
-        second = (1 - self.beta2) * delta**2
-        first += self.beta1 * state.get("first", 0.0)
-        second += self.beta2 * state.get("second", self.tau**2)
-        after = as_dtype(before + self.learning_rate * first / (np.sqrt(second) + self.tau), previous.dtype)
-        state.update(first=first, second=second)
-        return after
+    def fold(self, blocks: Sequence[Block], known: Known, previous: Block, state: dict[str, Block]) -> Block:
+        """``second <- beta2 * second + (1 - beta2) * step**2``; see ``adaptive``."""
+        return move(self, blocks, known, previous, state)
+
+    def second(self, squared: Block, second: Block) -> Block:
+        """The second moment after a step, of its square and the second moment before."""
+        return self.beta2 * second + (1 - self.beta2) * squared

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from nevermined_fl.aggregation.rule import as_dtype, weighted_mean
+from nevermined_fl.aggregation.rule import Aggregator, as_dtype
+from nevermined_fl.aggregation.sums import weighted_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from nevermined_fl.aggregation.rule import Block
+    from nevermined_fl.aggregation.rule import Block, Known
 
 __all__ = ["FedAvgM"]
 
 
 @dataclass(frozen=True, slots=True)
-class FedAvgM:
+class FedAvgM(Aggregator):
     """With ``momentum`` 0 and ``learning_rate`` 1 it is FedAvg up to rounding."""
 
     learning_rate: float = 1.0
@@ -30,12 +31,10 @@ class FedAvgM:
     LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {"learning_rate": (1e-9, 1e3), "momentum": (0.0, 1.0)}
     STATE: ClassVar[tuple[str, ...]] = ("momentum",)
 
-    def fold(
-        self, blocks: Sequence[Block], weights: Sequence[float], previous: Block, state: dict[str, Block]
-    ) -> Block:
+    def fold(self, blocks: Sequence[Block], known: Known, previous: Block, state: dict[str, Block]) -> Block:
         """``v <- momentum * v + (x - mean)``; ``x <- x - learning_rate * v``."""
         before = previous.astype(np.float64)
-        step = before - weighted_mean(blocks, weights)
+        step = before - weighted_mean(blocks, known.weights, known.peaks)
         velocity = self.momentum * state["momentum"] + step if "momentum" in state else step
         after = as_dtype(before - self.learning_rate * velocity, previous.dtype)
         state["momentum"] = velocity

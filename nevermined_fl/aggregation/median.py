@@ -10,27 +10,31 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from nevermined_fl.aggregation.rule import as_dtype
+from nevermined_fl.aggregation.order import middle
+from nevermined_fl.aggregation.rule import Aggregator, as_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from nevermined_fl.aggregation.rule import Block
+    from nevermined_fl.aggregation.rule import Block, Known
 
 __all__ = ["Median"]
 
 
 @dataclass(frozen=True, slots=True)
-class Median:
+class Median(Aggregator):
     """No options, no state."""
 
-    LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    STATE: ClassVar[tuple[str, ...]] = ()
+    AT_ONCE: ClassVar[bool] = True
 
-    def fold(
-        self, blocks: Sequence[Block], weights: Sequence[float], previous: Block, state: dict[str, Block]
-    ) -> Block:
-        """Numpy's median, bit for bit."""
+    def fold(self, blocks: Sequence[Block], known: Known, previous: Block, state: dict[str, Block]) -> Block:
+        """Numpy's median, bit for bit; a zero is always positive, where numpy's sign depends on the order."""
+        after = np.empty(previous.size, np.float32 if previous.dtype == np.float16 else previous.dtype)
         with np.errstate(over="ignore"):
-            middle = np.median(np.stack(blocks), axis=0)
-        return as_dtype(middle, previous.dtype)
+            for strip, rows in middle(blocks):
+                into = after[strip]
+                np.add(rows[0], rows[1] if len(rows) == 2 else 0.0, out=into)
+                if len(rows) == 2:
+                    into *= 0.5
+                    into += 0.0  # two negative zeros
+        return as_dtype(after, previous.dtype)

@@ -27,14 +27,26 @@ if TYPE_CHECKING:
 
     Block = np.ndarray[Any, Any]
 
-__all__ = ["GROUP", "PRECISIONS", "Encoded", "Layout", "apply", "decode", "encode", "residual_schema", "wire_schema"]
+__all__ = [
+    "GROUP",
+    "PRECISIONS",
+    "RESIDUAL",
+    "Encoded",
+    "Layout",
+    "apply",
+    "decode",
+    "encode",
+    "residual_schema",
+    "wire_schema",
+]
 
 GROUP = 1024
 """Numbers that share a scale in ``int8``. Blocks begin at multiples of it."""
 PRECISIONS = {"f32": "", "f16": "F16", "bf16": "BF16", "int8": "I8"}
 """A plan's precision -> the dtype of changes; whole weights travel where there is none."""
 
-_CHANGES, _SCALES, _RESIDUAL = "#changes", "#scales", "#residual"  # no plan may name a tensor like that
+RESIDUAL = "#residual"
+_CHANGES, _SCALES = "#changes", "#scales"  # no plan may name a tensor like that
 _LARGEST = {"F16": np.float32(65504.0), "BF16": np.uint32(0x7F7F0000).view(np.float32)}
 _SMALLEST = np.finfo(np.float32).tiny
 
@@ -60,7 +72,7 @@ def wire_schema(schema: Sequence[TensorSchema], precision: str) -> tuple[TensorS
 
 def residual_schema(schema: Sequence[TensorSchema]) -> tuple[TensorSchema, ...]:
     """The schema of a file of residuals: one flat F32 tensor in the order of the model's file."""
-    return (TensorSchema(_RESIDUAL, "F32", (count_of(schema),)),)
+    return (TensorSchema(RESIDUAL, "F32", (count_of(schema),)),)
 
 
 class Layout:

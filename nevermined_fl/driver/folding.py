@@ -1,7 +1,8 @@
-"""Folding: the round's updates -> the next model, block by block through pooled buffers.
+"""Folding: the round's updates -> the next model, block by block, a few blocks at a time.
 
-Memory is one block per update, whatever the model's size. Files are read with ``pread``; mapped ones would count as
-memory. The new model and the server's state appear whole or not at all, so folding again after a crash is harmless.
+Memory is some blocks per thread, whatever the model's size. Which thread folds which block changes no bit: blocks do not
+depend on each other, and what a survey finds is added up in the file's order. The new model, its change file and the
+server's state appear whole or not at all, so folding again after a crash is harmless.
 """
 
 from __future__ import annotations
@@ -9,36 +10,64 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING, Any, Self
+from bisect import bisect_right
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from nevermined_fl.codecs import safetensors
-from nevermined_fl.errors import DecodeError
+from nevermined_fl.aggregation.rule import Known
+from nevermined_fl.codecs import delta, safetensors
+from nevermined_fl.codecs.blocks import pieces
+from nevermined_fl.driver.desk import Blocks, Desk, Source, State, write_all
+from nevermined_fl.errors import SessionFailed
 from nevermined_fl.files import atomic_file, digest_of
-from nevermined_fl.session import TensorSchema
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from nevermined_fl.aggregation.rule import Aggregator
+    from nevermined_fl.codecs.blocks import Piece
+    from nevermined_fl.session import TensorSchema
 
-__all__ = ["fold"]
+    Block = np.ndarray[Any, Any]
 
-_BLOCK = 64 * 1024
-"""Numbers per block: small enough to stay in the processor's cache."""
+T = TypeVar("T")
+
+__all__ = ["Given", "distance", "fold"]
+
+_BLOCK = 32 * 1024
+"""Numbers per block: an update's and the sums of a block stay in a processor's cache."""
+_AT_ONCE_BYTES = 32 << 20
+"""Of blocks of all updates, per thread, for strategies that need them at the same time."""
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One accepted update: its file, its weight, and a number that none in the file exceeds (None: read it to see)."""
+
+    path: Path
+    weight: int
+    peak: float | None = None
 
 
 def fold(
     aggregator: Aggregator,
     schema: Sequence[TensorSchema],
     *,
+    precision: str = "f32",
+    arithmetic: str = "fixed",
+    members: int = 0,
     previous: Path,
-    updates: Sequence[tuple[Path, int]],
+    updates: Sequence[Given],
     into: Path,
+    change: Path | None = None,
     state_before: Path,
     state_after: Path,
 ) -> str:
@@ -46,110 +75,217 @@ def fold(
 
     Args:
         aggregator: the plan's strategy.
-        schema: of the model.
+        schema: of the model, with what the strategy carries beside it.
+        precision: of the updates' files: other than ``f32`` they hold changes of ``previous``.
+        arithmetic: ``fixed`` or ``float``.
+        members: of the session.
         previous: the model before.
-        updates: file and weight, in the cohort's order.
+        updates: in the cohort's order.
         into: where the model goes.
+        change: where the change of ``previous`` into it goes, if ``precision`` is other than ``f32``; the model is then
+            what that change makes, and what it leaves out is kept for the next round.
         state_before: the server's state after the last round; it need not exist.
-        state_after: where the server's state goes, if the strategy has one.
+        state_after: where the server's state goes, if there is any.
+
+    Raises:
+        SessionFailed: too few updates for the strategy, or a model that is not finite.
     """
-    hasher = hashlib.sha256()
-    weights = [float(weight) for _, weight in updates]
-    with ExitStack() as stack:
-        readers = [stack.enter_context(_Reader(path)) for path in (previous, *(path for path, _ in updates))]
-        state = stack.enter_context(_State(aggregator.STATE, schema, state_before, state_after))
-        model = stack.enter_context(atomic_file(into))
-        _append(model, hasher, safetensors.header_bytes(schema))
-        for dtype, position, count, first in _blocks(schema):
-            before, *came = [reader.read(dtype, position, count) for reader in readers]
-            kept = state.read(first, count)
-            after = aggregator.fold(came, weights, before, kept)
-            state.write(first, kept)
-            _append(model, hasher, np.ascontiguousarray(after).view(np.uint8).data)
-    return digest_of(hasher)
+    if len(updates) < aggregator.fewest():
+        raise SessionFailed(f"{len(updates)} updates came, the strategy needs {aggregator.fewest()}")
+    weights = tuple(given.weight for given in updates)
+    residual = precision != "f32"
+    paths = [given.path for given in updates]
+    with _opened(schema, precision, previous, paths, at_once=aggregator.AT_ONCE) as work:
+        peaks = _peaks(work, precision, [given.peak for given in updates]) if arithmetic == "fixed" else None
+        known = Known(weights, peaks, members)
+        parts = _parts(schema, aggregator.EXTRAS)
+        if aggregator.SURVEYS:
+            known = replace(known, shares=_shares(work, aggregator, known, parts))
+        with State(aggregator.STATE, schema, state_before, state_after, residual=residual) as state:
+            folding = _Folding(aggregator, known, parts, state, precision)
+            return _write(work, folding, into, change if residual else None)
 
 
-def _append(file: IO[bytes], hasher: Any, block: bytes | memoryview) -> None:
-    file.write(block)
-    hasher.update(block)
+def distance(
+    model: Path, update: Path, schema: Sequence[TensorSchema], precision: str = "f32", extras: Sequence[str] = ()
+) -> float:
+    """The L2 norm of an update minus its round's model, without what travels beside it; infinite if it overflows."""
+    parts = _parts(schema, extras)
+
+    def squares(desk: Desk, piece: Piece) -> float:
+        before = desk.before(piece)
+        found = 0.0
+        with np.errstate(over="ignore"):
+            for part, extra in parts.of(piece):
+                apart = np.subtract(desk.update(0, piece, before)[part], before[part], dtype=np.float64)
+                found += 0.0 if extra else float(np.sum(np.square(apart, out=apart)))
+        return found
+
+    with _opened(schema, precision, model, [update], at_once=False) as work:
+        return math.sqrt(math.fsum(work.each(squares)))
 
 
-def _blocks(schema: Sequence[TensorSchema]) -> list[tuple[str, int, int, int]]:
-    """Dtype, byte position, count of numbers, and index of the first of them in the whole model."""
-    blocks = []
-    first = 0
-    for run in safetensors.runs(schema):
-        width = safetensors.NUMPY_DTYPES[run.dtype].itemsize
-        for position in range(run.begin, run.end, _BLOCK * width):
-            count = min(_BLOCK, (run.end - position) // width)
-            blocks.append((run.dtype, position, count, first))
-            first += count
-    return blocks
+class _Work:
+    """The pieces of a model, and the desks at which threads work through them."""
 
-
-class _Reader:
-    """One file and one buffer."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._handle = -1
-        self._buffer = memoryview(bytearray(_BLOCK * 8))
-
-    def __enter__(self) -> Self:
-        self._handle = os.open(self._path, os.O_RDONLY)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        os.close(self._handle)
-
-    def read(self, dtype: str, position: int, count: int) -> np.ndarray[Any, Any]:
-        """A view into the buffer, good until the next read."""
-        block = self._buffer[: count * safetensors.NUMPY_DTYPES[dtype].itemsize]
-        if os.preadv(self._handle, [block], position) != len(block):
-            raise DecodeError(f"{self._path.name} is shorter than its header says", code="truncated")
-        return safetensors.as_array(block, dtype)
-
-
-class _State:
-    """The server's state: one flat float64 array per name over all numbers of the model, in one safetensors file."""
-
-    def __init__(self, names: Sequence[str], schema: Sequence[TensorSchema], before: Path, after: Path) -> None:
-        self._names = sorted(names)
-        self._count = sum(math.prod(tensor.shape) for tensor in schema)
-        self._header = safetensors.header_bytes([TensorSchema(name, "F64", (self._count,)) for name in self._names])
-        self._before, self._after = before, after
-        self._stack = ExitStack()
-        self._reader: _Reader | None = None
-        self._writer: IO[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        if self._names:
-            if self._before.exists():
-                self._reader = self._stack.enter_context(_Reader(self._before))
-            self._writer = self._stack.enter_context(atomic_file(self._after))
-            self._writer.write(self._header)
-            self._writer.truncate(len(self._header) + 8 * self._count * len(self._names))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    def __init__(
+        self, schema: Sequence[TensorSchema], previous: Source, updates: list[Source], *, at_once: bool
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        fitting = _AT_ONCE_BYTES // (4 * len(updates)) // delta.GROUP * delta.GROUP
+        count = min(_BLOCK, max(delta.GROUP, fitting)) if at_once else _BLOCK
+        self.schema, self.updates = schema, updates
+        self._pieces = pieces(schema, count)
+        self._threads = min(_THREADS, len(self._pieces))
+        self._desks: SimpleQueue[Desk] = SimpleQueue()
+        for _ in range(self._threads):
+            self._desks.put(Desk(previous, updates, count, at_once=at_once))
 
-    def read(self, first: int, count: int) -> dict[str, np.ndarray[Any, Any]]:
-        """The state of some numbers; empty before the first round."""
-        if self._reader is None:
-            return {}
-        reader = self._reader
-        return {name: reader.read("F64", self._position(name, first), count).copy() for name in self._names}
-
-    def write(self, first: int, state: dict[str, np.ndarray[Any, Any]]) -> None:
-        """Keep the state of some numbers."""
-        if self._writer is None:
+    def each(self, do: Callable[[Desk, Piece], T]) -> Iterator[T]:
+        """What ``do`` makes of every piece, in the order of the file; a few pieces ahead of the reader."""
+        if self._threads == 1:
+            yield from (self._at_a_desk(do, piece) for piece in self._pieces)
             return
-        for name in self._names:
-            self._writer.seek(self._position(name, first))
-            self._writer.write(np.ascontiguousarray(state[name], dtype="<f8").data)
+        ahead: deque[Future[T]] = deque()
+        with ThreadPoolExecutor(self._threads) as threads:
+            for piece in self._pieces:
+                ahead.append(threads.submit(self._at_a_desk, do, piece))
+                if len(ahead) > 2 * self._threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
-    def _position(self, name: str, first: int) -> int:
-        return len(self._header) + 8 * (self._names.index(name) * self._count + first)
+    def _at_a_desk(self, do: Callable[[Desk, Piece], T], piece: Piece) -> T:
+        desk = self._desks.get()
+        try:
+            return do(desk, piece)
+        finally:
+            self._desks.put(desk)
+
+
+@contextmanager
+def _opened(
+    schema: Sequence[TensorSchema], precision: str, previous: Path, updates: Sequence[Path], *, at_once: bool
+) -> Iterator[_Work]:
+    layout = None if precision == "f32" else delta.Layout(schema, precision)
+    with ExitStack() as stack:
+        before = stack.enter_context(closing(Source(previous)))
+        sources = [stack.enter_context(closing(Source(path, precision, layout))) for path in updates]
+        yield _Work(schema, before, sources, at_once=at_once)
+
+
+class _Parts:
+    """Which numbers are the model's, and which travel beside them: indices at which another kind begins, and the kinds."""
+
+    def __init__(self, starts: list[int], extras: list[str]) -> None:
+        self._starts, self._extras = starts, extras
+
+    def of(self, piece: Piece) -> Iterator[tuple[slice, str]]:
+        """The parts of a piece; mostly it is of one kind."""
+        index = bisect_right(self._starts, piece.first) - 1
+        begin, end = piece.first, piece.first + piece.count
+        while begin < end:
+            stop = min(end, self._starts[index + 1]) if index + 1 < len(self._starts) else end
+            yield slice(begin - piece.first, stop - piece.first), self._extras[index]
+            begin, index = stop, index + 1
+
+
+def _parts(schema: Sequence[TensorSchema], extras: Sequence[str]) -> _Parts:
+    names = {tensor.name for tensor in schema}
+    starts, kinds = [0], [""]
+    first = 0
+    for entry in safetensors.Header.parse(safetensors.header_bytes(schema)).entries:
+        kind, _, beside = entry.name.partition("/")
+        kind = kind if kind in extras and beside in names else ""
+        if kind != kinds[-1]:
+            starts.append(first)
+            kinds.append(kind)
+        first += math.prod(entry.shape)
+    return _Parts(starts, kinds)
+
+
+def _shares(work: _Work, aggregator: Aggregator, known: Known, parts: _Parts) -> Block:
+    def survey(desk: Desk, piece: Piece) -> list[Block]:
+        before = desk.before(piece)
+        own = [part for part, extra in parts.of(piece) if not extra]
+        return [aggregator.survey(Blocks(desk, piece, before, part), before[part]) for part in own]
+
+    total: Block = np.zeros(())
+    for found in work.each(survey):
+        for surveyed in found:
+            total = total + surveyed
+    return aggregator.conclude(total, known.weights)
+
+
+def _peaks(work: _Work, precision: str, given: Sequence[float | None]) -> tuple[float, ...]:
+    """Of each update, a number that none of its numbers exceeds."""
+    if precision == "f32" and all(peak is not None for peak in given):
+        return tuple(peak for peak in given if peak is not None)
+    if precision == "int8":
+        given = [127 * source.largest_scale() for source in work.updates]
+    if all(peak is not None for peak in given):
+        before = max(work.each(lambda desk, piece: safetensors.peak(desk.before(piece), piece.dtype)))
+        # Rounding may make a sum larger than its terms, by less than a millionth.
+        return tuple((before + peak) * (1 + 1e-6) for peak in given if peak is not None)
+
+    def look(desk: Desk, piece: Piece) -> list[float]:
+        before = desk.before(piece)
+        return [safetensors.peak(desk.update(i, piece, before), piece.dtype) for i in range(len(given))]
+
+    return tuple(float(peak) for peak in np.max(list(work.each(look)), axis=0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Folding:
+    """What is done with a piece."""
+
+    aggregator: Aggregator
+    known: Known
+    parts: _Parts
+    state: State
+    precision: str
+
+    def __call__(self, desk: Desk, piece: Piece) -> tuple[Piece, Block, delta.Encoded | None]:
+        """The next model's numbers, and the changes that make them."""
+        before = desk.before(piece)
+        kept = self.state.read(piece)
+        residual = kept.pop(delta.RESIDUAL, None)
+        after = self._fold(desk, piece, before, kept)
+        encoded = None
+        if self.precision != "f32":
+            encoded, residual = delta.encode(before, after, residual, self.precision)
+            after = delta.apply(before, delta.decode(encoded, self.precision))
+            kept[delta.RESIDUAL] = residual
+        self.state.write(piece, kept)
+        return piece, after, encoded
+
+    def _fold(self, desk: Desk, piece: Piece, before: Block, kept: dict[str, Block]) -> Block:
+        after = np.empty_like(before)
+        states = []
+        for part, extra in self.parts.of(piece):
+            known = replace(self.known, extra=extra) if extra else self.known
+            state = {name: block[part] for name, block in kept.items()}
+            after[part] = self.aggregator.fold(Blocks(desk, piece, before, part), known, before[part], state)
+            states.append(state)
+        kept.update({name: np.concatenate([state[name] for state in states]) for name in self.aggregator.STATE})
+        return after
+
+
+def _write(work: _Work, folding: _Folding, into: Path, change: Path | None) -> str:
+    hasher = hashlib.sha256()
+    layout = None if change is None else delta.Layout(work.schema, folding.precision)
+    with ExitStack() as stack:
+        model = stack.enter_context(atomic_file(into)).fileno()
+        changes = -1 if change is None else stack.enter_context(atomic_file(change)).fileno()
+        header = safetensors.header_bytes(work.schema)
+        write_all(model, header, 0)
+        hasher.update(header)
+        if layout is not None:
+            write_all(changes, safetensors.header_bytes(layout.schema), 0)
+        for piece, after, encoded in work.each(folding):
+            block = after.view(np.uint8).data
+            write_all(model, block, piece.position)
+            hasher.update(block)
+            if layout is not None and encoded is not None:
+                write_all(changes, encoded.scales.view(np.uint8).data, layout.scales(piece)[0])
+                write_all(changes, encoded.numbers.view(np.uint8).data, layout.changes(piece)[0])
+    return digest_of(hasher)

@@ -1,0 +1,45 @@
+"""FedYogi: the mean update as a gradient for Yogi on the server.
+
+Source: Reddi et al. 2021, arXiv:2003.00295, algorithm 2. As there, no bias correction, and the second moment starts at
+``tau**2``; the mean is weighted by examples, as in the paper's experiments.
+Unlike Adam's, its second moment moves by no more than the square of the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from nevermined_fl.aggregation.adaptive import LIMITS, STATE, move
+from nevermined_fl.aggregation.rule import Aggregator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from nevermined_fl.aggregation.rule import Block, Known
+
+__all__ = ["FedYogi"]
+
+
+@dataclass(frozen=True, slots=True)
+class FedYogi(Aggregator):
+    """``tau`` is how adaptive it is: small means very."""
+
+    learning_rate: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
+
+    LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = LIMITS
+    STATE: ClassVar[tuple[str, ...]] = STATE
+
+    def fold(self, blocks: Sequence[Block], known: Known, previous: Block, state: dict[str, Block]) -> Block:
+        """``second <- second - (1 - beta2) * step**2 * sign(second - step**2)``; see ``adaptive``."""
+        return move(self, blocks, known, previous, state)
+
+    def second(self, squared: Block, second: Block) -> Block:
+        """The second moment after a step, of its square and the second moment before."""
+        growth: Block = (1 - self.beta2) * squared * np.sign(squared - second)
+        return second + growth

@@ -1,0 +1,185 @@
+"""What one folding thread has before it: a piece of the model, of every update and of the server's state, in its own buffers.
+
+Files are read with ``pread``; mapped ones would count as memory. Open files are shared, buffers are not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import numpy as np
+
+from nevermined_fl.codecs import delta, safetensors
+from nevermined_fl.codecs.blocks import count_of
+from nevermined_fl.codecs.schema import TensorSchema
+from nevermined_fl.errors import DecodeError
+from nevermined_fl.files import atomic_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from nevermined_fl.codecs.blocks import Piece
+
+    Block = np.ndarray[Any, Any]
+
+__all__ = ["Blocks", "Desk", "Source", "State", "write_all"]
+
+
+class Source:
+    """A file of numbers, open: a model or update, whole or, with a layout, as changes of a model."""
+
+    def __init__(self, path: Path, precision: str = "f32", layout: delta.Layout | None = None) -> None:
+        self._name = path.name
+        self._precision = precision
+        self._layout = layout
+        self._handle = os.open(path, os.O_RDONLY)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._handle)
+
+    def read(self, piece: Piece, before: Block | None, buffer: memoryview) -> Block:
+        """The numbers of a piece, in the model's dtype; they may lie in the buffer."""
+        if self._layout is None or before is None:
+            return self.array(piece.dtype, piece.position, piece.position + piece.size(), buffer)
+        begin, end = self._layout.scales(piece)
+        scales = self.array("F32", begin, end, buffer)
+        numbers = self.array(self._layout.dtype, *self._layout.changes(piece), buffer[scales.nbytes :])
+        return delta.apply(before, delta.decode(delta.Encoded(numbers, scales), self._precision))
+
+    def largest_scale(self) -> float:
+        """Of a file of ``int8`` changes: its largest scale."""
+        assert self._layout is not None
+        (run,) = (run for run in safetensors.runs(self._layout.schema) if run.dtype == "F32")
+        return safetensors.peak(
+            self.array("F32", run.begin, run.end, memoryview(bytearray(run.end - run.begin))), "F32"
+        )
+
+    def array(self, dtype: str, begin: int, end: int, buffer: memoryview) -> Block:
+        """Some bytes of the file as numbers, in the buffer."""
+        block = buffer[: end - begin]
+        if os.preadv(self._handle, [block], begin) != len(block):
+            raise DecodeError(f"{self._name} is shorter than its header says", code="truncated")
+        return safetensors.as_array(block, dtype)
+
+
+class Blocks(Sequence["Block"]):
+    """One piece of every update, read when it is asked for; ``part`` is which of its numbers are wanted."""
+
+    def __init__(self, desk: Desk, piece: Piece, before: Block, part: slice) -> None:
+        self._desk, self._piece, self._before, self._part = desk, piece, before, part
+
+    def __len__(self) -> int:
+        return len(self._desk.updates)
+
+    @overload
+    def __getitem__(self, index: int) -> Block: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Block]: ...
+    def __getitem__(self, index: int | slice) -> Block | list[Block]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._desk.update(index, self._piece, self._before)[self._part]
+
+
+class Desk:
+    """The buffers of one thread.
+
+    Args:
+        previous: the model before.
+        updates: in the cohort's order.
+        count: numbers in the largest piece.
+        at_once: whether every update has a buffer of its own, or all share one.
+    """
+
+    def __init__(self, previous: Source, updates: Sequence[Source], count: int, *, at_once: bool) -> None:
+        self.updates = updates
+        self._previous = previous
+        self._size = 8 * count + 4096
+        self._before = self._buffer()
+        self._own: dict[int, memoryview] = {}
+        self._shared = None if at_once else self._buffer()
+
+    def before(self, piece: Piece) -> Block:
+        """The model before; good until the next piece."""
+        return self._previous.read(piece, None, self._before)
+
+    def update(self, index: int, piece: Piece, before: Block) -> Block:
+        """One update's numbers."""
+        buffer = self._shared
+        if buffer is None:
+            buffer = self._own[index] if index in self._own else self._own.setdefault(index, self._buffer())
+        return self.updates[index].read(piece, before, buffer)
+
+    def _buffer(self) -> memoryview:
+        return np.empty(self._size, np.uint8).data  # not zeroed, as a bytearray would be
+
+
+class State:
+    """The server's state: flat arrays over all numbers of the model, in one safetensors file.
+
+    The strategy's are float64; where changes cross the wire, what they left out (the residual) is kept beside them.
+    """
+
+    def __init__(
+        self, names: Sequence[str], schema: Sequence[TensorSchema], before: Path, after: Path, *, residual: bool
+    ) -> None:
+        tensors = [TensorSchema(name, "F64", (count_of(schema),)) for name in names]
+        tensors += delta.residual_schema(schema) if residual else ()
+        self._header = safetensors.header_bytes(tensors)
+        self._size = safetensors.file_size(tensors)
+        self._entries = safetensors.Header.parse(self._header).entries
+        self._before, self._after = before, after
+        self._stack = ExitStack()
+        self._source: Source | None = None
+        self._handle = -1
+
+    def __enter__(self) -> Self:
+        if self._entries:
+            if self._before.exists():
+                self._source = Source(self._before)
+                self._stack.callback(self._source.close)
+            file = self._stack.enter_context(atomic_file(self._after))
+            self._handle = file.fileno()
+            write_all(self._handle, self._header, 0)
+            os.ftruncate(self._handle, self._size)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def read(self, piece: Piece) -> dict[str, Block]:
+        """The state of a piece, in arrays of its own; empty before the first round."""
+        found = {}
+        for entry in self._entries if self._source is not None else ():
+            begin, end = self._span(entry, piece)
+            assert self._source is not None
+            found[entry.name] = self._source.array(entry.dtype, begin, end, memoryview(bytearray(end - begin)))
+        return found
+
+    def write(self, piece: Piece, state: dict[str, Block]) -> None:
+        """Keep the state of a piece."""
+        for entry in self._entries:
+            block = np.ascontiguousarray(state[entry.name], safetensors.NUMPY_DTYPES[entry.dtype])
+            write_all(self._handle, block.data.cast("B"), self._span(entry, piece)[0])
+
+    def _span(self, entry: safetensors.Entry, piece: Piece) -> tuple[int, int]:
+        width = safetensors.NUMPY_DTYPES[entry.dtype].itemsize
+        begin = len(self._header) + entry.begin + piece.first * width
+        return begin, begin + piece.count * width
+
+
+def write_all(handle: int, block: bytes | memoryview, position: int) -> None:
+    """Write at a position, all of it."""
+    rest = memoryview(block)
+    while rest:
+        count = os.pwrite(handle, rest, position)
+        rest, position = rest[count:], position + count
