@@ -45,12 +45,16 @@ class MemoryLink:
 
     async def fetch_model(self, digest: str, into: Path) -> None:
         """Copy, check the digest, and rename into place."""
-        self._me()
-        part = into.with_name(f"{into.name}.part")
-        await asyncio.to_thread(shutil.copyfile, self._service.model_path(digest), part)
+        me = self._me()
+        part = await self._copied(self._service.model_path(digest, participant=me), into)
         if await asyncio.to_thread(sha256_file, part) != digest:
             raise DecodeError("the model is not what its digest names", code="digest")
         part.replace(into)
+
+    async def fetch_delta(self, base: str, digest: str, into: Path) -> None:
+        """Copy and rename into place."""
+        path = self._service.delta_path(base, digest, participant=self._me())
+        (await self._copied(path, into)).replace(into)
 
     async def send_update(self, *, round_number: int, digest: str, path: Path) -> None:
         """Copy from where the coordinator has got to."""
@@ -71,6 +75,12 @@ class MemoryLink:
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+    async def _copied(self, path: Path, into: Path) -> Path:
+        part = into.with_name(f"{into.name}.part")
+        await asyncio.to_thread(shutil.copyfile, path, part)
+        self._service.fetched(self._me())
+        return part
 
     def _me(self) -> str:
         if not self._participant:

@@ -1,8 +1,7 @@
 """The coordinator's side of HTTPS: who is asking, how much may it send, and which call of the service is meant.
 
-Rule 1: sizes are judged from headers before a body is read. Rule 2: a connection on which nobody has said who he is does
-not stay, so that strangers cannot take all that this process may open. Rule 3: a body goes through one pooled block per upload;
-digests and writes happen in a thread, so that one big upload delays nobody.
+Rule 1: sizes are judged from headers before a body is read. Rule 2: who asks is known before anything is done, and strangers
+do not stay (``guests``). Bodies are the affair of ``receiving`` and ``sending``.
 """
 
 from __future__ import annotations
@@ -13,10 +12,13 @@ import json
 import logging
 import math
 import os
+import resource
+import secrets
+import socket
 import ssl
-import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from aiohttp import ClientError, web
 
@@ -27,8 +29,10 @@ from nevermined_fl.errors import (
     TransportError,
     Unauthenticated,
 )
-from nevermined_fl.files import BLOCK
 from nevermined_fl.messages import MAX_MESSAGE_BYTES, JoinRequest, decode, encode
+from nevermined_fl.transports.http.guests import Guests
+from nevermined_fl.transports.http.receiving import TAKEN, Receiver
+from nevermined_fl.transports.http.sending import send_file
 from nevermined_fl.transports.http.wire import ERROR, LENGTH, MAX_WAIT, OFFSET, error_answer
 
 if TYPE_CHECKING:
@@ -42,14 +46,25 @@ __all__ = ["HttpServer", "server_context"]
 
 logger = logging.getLogger(__name__)
 
-_IDLE = 60.0
 _GREETING = 60.0
 _STRANGERS = 1000
 _SWEEP = 1.0
-_PIECE = 256 * 1024
+_HANDSHAKE = 15.0
+_KEPT = 300.0
+"""Seconds for which a connection may be idle: who trains longer dials again."""
+_BACKLOG = 1024
+_THREADS = max(4, os.cpu_count() or 1)
 _LINGER = 2.0
 """Seconds for which the rest of a refused body is thrown away, so that an honest peer gets to read why."""
 _SMALL_BODY = MAX_MESSAGE_BYTES
+# A connection whose other end vanished is noticed within minutes; accepted sockets inherit these.
+_SOCKET_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 120_000),
+)
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -57,6 +72,7 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(certificate, key)
+    context.num_tickets = 0  # nobody resumes; and until an answer comes nothing is to be read
     return context
 
 
@@ -66,6 +82,8 @@ class HttpServer:
     Args:
         service: the session.
         status: what ``GET /v1/health`` says to everybody.
+        metrics: what ``GET /v1/metrics`` says to whoever shows ``metrics_bearer``.
+        metrics_bearer: none: nobody may see them.
         greeting: seconds in which a connection has to show a bearer, or to join.
         strangers: connections that may be open without; beyond that the oldest go.
     """
@@ -75,32 +93,46 @@ class HttpServer:
         service: SessionService,
         *,
         status: Callable[[], dict[str, str]],
+        metrics: Callable[[], bytes] = bytes,
+        metrics_bearer: str = "",
         greeting: float = _GREETING,
         strangers: int = _STRANGERS,
     ) -> None:
         self._service = service
-        self._greeting, self._most_strangers = greeting, strangers
-        self._known: WeakSet[asyncio.Transport] = WeakSet()
-        self._strangers: dict[asyncio.Transport, float] = {}
+        self._guests = Guests(greeting=greeting, strangers=strangers)
+        self._nap = min(_SWEEP, greeting / 2)
         self._sweeping: asyncio.Task[None] | None = None
+        self._listening: asyncio.Server | None = None
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="receive")
+        self._receiver = Receiver(self._threads)
         self._status = status
+        self._metrics, self._metrics_bearer = metrics, metrics_bearer
         self._bearers: dict[str, str] = {}  # digest of the bearer -> participant
         self._uploads: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()
         app = web.Application(middlewares=[_errors], client_max_size=_SMALL_BODY)
         app.add_routes(
             [
                 web.get("/v1/health", self._health),
+                web.get("/v1/metrics", self._scrape),
                 web.post("/v1/join", self._join),
                 web.post("/v1/leave", self._leave),
                 web.get("/v1/tasks", self._task),
                 web.get("/v1/models/{digest}", self._model),
+                web.get("/v1/models/{digest}/from/{base}", self._delta),
                 web.head("/v1/rounds/{round:[0-9]{1,9}}/updates/{digest}", self._offset),
                 web.put("/v1/rounds/{round:[0-9]{1,9}}/updates/{digest}", self._upload),
                 web.post("/v1/rounds/{round:[0-9]{1,9}}/report", self._report),
                 web.post("/v1/rounds/{round:[0-9]{1,9}}/evaluation", self._evaluation),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, lingering_time=_LINGER)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=_KEPT,
+            lingering_time=_LINGER,
+            shutdown_timeout=1.0,
+        )
 
     async def start(self, host: str, port: int, context: ssl.SSLContext | None) -> int:
         """Listen; returns the port, which is another one when ``port`` is 0.
@@ -108,37 +140,50 @@ class HttpServer:
         Raises:
             TransportError: the port is taken.
         """
+        _allow_many_files()
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=context, reuse_address=True)
+        assert self._runner.server is not None
+        loop, secure = asyncio.get_running_loop(), {"ssl_handshake_timeout": _HANDSHAKE} if context else {}
         try:
-            await site.start()
+            sock = _listen(host, port)
+            self._listening = await loop.create_server(
+                self._runner.server, sock=sock, ssl=context, backlog=_BACKLOG, **secure
+            )
         except OSError as error:
             raise TransportError(f"cannot listen on {host}:{port}: {error.strerror}") from error
         self._sweeping = asyncio.ensure_future(self._sweep())
-        found: int = self._runner.addresses[0][1]
+        found: int = sock.getsockname()[1]
         return found
 
     async def close(self) -> None:
         """Stop listening and let go of connections."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        if self._listening is not None:
+            self._listening.close()
         await self._runner.cleanup()
+        self._threads.shutdown(wait=False)
+
+    def connections(self) -> int:
+        """How many are open, of participants and strangers."""
+        return len(self._runner.server.connections) if self._runner.server else 0
 
     async def _sweep(self) -> None:
-        """End connections of strangers; aiohttp itself waits for a first request for ever."""
         while True:
-            await asyncio.sleep(min(_SWEEP, self._greeting / 2))
-            now, server = time.monotonic(), self._runner.server
+            await asyncio.sleep(self._nap)
+            server = self._runner.server
             found = [handler.transport for handler in (server.connections if server else [])]
-            strangers = [transport for transport in found if transport is not None and transport not in self._known]
-            self._strangers = {transport: self._strangers.get(transport, now) for transport in strangers}
-            oldest = sorted(self._strangers.items(), key=lambda item: item[1])
-            for place, (transport, since) in enumerate(oldest):
-                if now - since > self._greeting or place < len(oldest) - self._most_strangers:
-                    transport.abort()
+            self._guests.sweep(transport for transport in found if transport is not None)
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.json_response(self._status())
+
+    async def _scrape(self, request: web.Request) -> web.Response:
+        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+        is_right = secrets.compare_digest(bearer.encode(), self._metrics_bearer.encode())
+        if scheme != "Bearer" or not bearer or not is_right:
+            raise Unauthenticated("metrics are for whoever holds their bearer", check="bearer")
+        return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _join(self, request: web.Request) -> web.Response:
         message = decode(await _small_body(request), JoinRequest)
@@ -146,7 +191,7 @@ class HttpServer:
         joined = await self._service.join(message)
         self._bearers = {b: p for b, p in self._bearers.items() if p != joined.participant}
         self._bearers[_hash(joined.bearer)] = joined.participant
-        self._greet(request)
+        self._greet(request, joined.participant)
         return _answer(joined)
 
     async def _leave(self, request: web.Request) -> web.Response:
@@ -160,11 +205,19 @@ class HttpServer:
         return _answer(await self._service.next_task(participant, after=after, wait=wait))
 
     async def _model(self, request: web.Request) -> web.StreamResponse:
-        self._authenticate(request)
-        path = self._service.model_path(request.match_info["digest"])
-        if request.secure:
-            return await _send(request, path)
-        return web.FileResponse(path)  # the kernel sends it
+        participant = self._authenticate(request)
+        path = self._service.model_path(request.match_info["digest"], participant=participant)
+        return await self._send(request, path, participant)
+
+    async def _delta(self, request: web.Request) -> web.StreamResponse:
+        participant, where = self._authenticate(request), request.match_info
+        path = self._service.delta_path(where["base"], where["digest"], participant=participant)
+        return await self._send(request, path, participant)
+
+    async def _send(self, request: web.Request, path: Path, participant: str) -> web.StreamResponse:
+        response = await send_file(request, path)
+        self._service.fetched(participant)
+        return response
 
     async def _offset(self, request: web.Request) -> web.Response:
         return web.Response(status=204, headers={OFFSET: str(self._open(request).offset)})
@@ -178,10 +231,11 @@ class HttpServer:
         if request.content_length is None or start + request.content_length > total:
             raise DecodeError(f"{request.content_length} bytes announced from {start} on, {total} in all", code="size")
         self._supersede(self._authenticate(request))
-        await _receive(request, sink)
-        if sink.offset == total:
-            await asyncio.to_thread(sink.commit)
-        return web.Response(status=204, headers={OFFSET: str(sink.offset)})
+        await self._receiver.receive(request, sink, total)
+        answer = web.Response(status=204, headers={OFFSET: str(sink.offset)})
+        if TAKEN in request:
+            answer.force_close()
+        return answer
 
     def _supersede(self, participant: str) -> None:
         """One upload per participant: whoever opens many holds one block of memory, not many."""
@@ -213,29 +267,12 @@ class HttpServer:
         participant = self._bearers.get(_hash(bearer))
         if scheme != "Bearer" or participant is None:
             raise Unauthenticated("the bearer is not known here", check="bearer", hint="join again")
-        self._greet(request)
+        self._greet(request, participant)
         return participant
 
-    def _greet(self, request: web.Request) -> None:
-        if isinstance(request.transport, asyncio.Transport):
-            self._known.add(request.transport)
-
-
-async def _send(request: web.Request, path: Path) -> web.StreamResponse:
-    """A file over TLS. aiohttp's own way goes through a thread every 16 KiB, which costs more than the encryption."""
-    start = request.http_range.start or 0
-    with path.open("rb", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
-        if not 0 <= start < size:
-            raise web.HTTPRequestRangeNotSatisfiable
-        file.seek(start)
-        response = web.StreamResponse(status=206 if start else 200)
-        response.content_length = size - start
-        await response.prepare(request)
-        while block := file.read(_PIECE):
-            await response.write(block)
-        await response.write_eof()
-    return response
+    def _greet(self, request: web.Request, participant: str) -> None:
+        if request.transport is not None:
+            self._guests.greet(request.transport, participant)
 
 
 @web.middleware
@@ -247,7 +284,9 @@ async def _errors(
         return await handler(request)
     except NeverminedFLError as error:
         status, body = error_answer(error)
-        logger.log(logging.WARNING if status >= 500 else logging.INFO, "%s %s: %s", request.method, request.path, error)
+        # A stranger's refusal is no news: he can ask for as many as he likes.
+        level = logging.WARNING if status >= 500 else logging.DEBUG if status == 401 else logging.INFO
+        logger.log(level, "%s %s: %s", request.method, request.path, error)
     except web.HTTPException as error:
         status, body = error.status, {"error": "http", "message": error.reason}
     except (ConnectionError, ClientError):
@@ -258,37 +297,9 @@ async def _errors(
     answer = web.json_response(body, status=status)
     if request.method == "HEAD":
         answer.headers[ERROR] = json.dumps(body)
-    if not request.content.at_eof() and request.body_exists:
+    if TAKEN in request or (not request.content.at_eof() and request.body_exists):
         answer.force_close()  # the rest of a refused body is not worth reading
     return answer
-
-
-async def _receive(request: web.Request, sink: UpdateSink) -> None:
-    """Put the body into the sink; what came before a disconnect is kept."""
-    block = memoryview(bytearray(BLOCK))
-    filled = 0
-    try:
-        while chunk := await _chunk(request):
-            rest = memoryview(chunk)
-            while rest:
-                count = min(len(rest), BLOCK - filled)
-                block[filled : filled + count] = rest[:count]
-                filled, rest = filled + count, rest[count:]
-                if filled == BLOCK:
-                    filled = 0
-                    await asyncio.to_thread(sink.write, block)
-    finally:
-        # After a broken connection too: these bytes need not come again.
-        if filled:
-            await asyncio.to_thread(sink.write, block[:filled])
-
-
-async def _chunk(request: web.Request) -> bytes:
-    try:
-        async with asyncio.timeout(_IDLE):
-            return await request.content.readany()
-    except TimeoutError as error:
-        raise TransportError("nothing came for a minute") from error
 
 
 async def _small_body(request: web.Request) -> bytes:
@@ -323,3 +334,23 @@ def _float(text: str | None) -> float:
 def _hash(bearer: str) -> str:
     # Looked up by digest: the time that a look-up takes says nothing about a bearer.
     return hashlib.sha256(bearer.encode()).hexdigest()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    sock = socket.socket(family, kind)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for level, option, value in _SOCKET_OPTIONS:
+            sock.setsockopt(level, option, value)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _allow_many_files() -> None:
+    """A thousand participants are a thousand connections and as many open files."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -16,6 +16,7 @@ from nevermined_fl.errors import (
     PermissionDenied,
     RemoteProtocolError,
     RequestError,
+    StorageFull,
     TransportError,
     Unauthenticated,
 )
@@ -45,6 +46,8 @@ def error_answer(error: NeverminedFLError) -> tuple[int, dict[str, str]]:
         if isinstance(error, DecodeError):
             return (413 if error.code in _TOO_LARGE else 400), body
         return 422, body
+    if isinstance(error, StorageFull):
+        return 507, {"error": "storage_full", "message": "the coordinator has no room now; try again"}
     # The rest is the world's or ours: the peer may try again, its text is not for the peer.
     return 503, {"error": type(error).__name__, "message": "the coordinator cannot answer now"}
 
