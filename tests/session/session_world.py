@@ -57,7 +57,8 @@ class World:
         return self.effects
 
     def report(self, participant, update, examples=10, **changes):
-        fields = {"round": self.session.round, "model": self.session.model, "metrics": {}} | changes
+        ours = self.session
+        fields = {"round": ours.round, "model": ours.model, "metrics": {}, "attempt": ours.attempt} | changes
         return self.say(Reported(participant, update=digest(update), examples=examples, **fields))
 
     def evaluate(self, participant, accuracy, examples=10, **changes):

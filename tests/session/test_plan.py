@@ -76,7 +76,7 @@ def test_a_plan_survives_its_ddo():
         ("maxWeight", 0, "an integer 1 to"),
         ("engine", "flower", "native, the only engine of this version, got flower"),
         ("engine", ["native"], "native"),
-        ("strategy", "krum", "one of fedavg, "),
+        ("strategy", "vote", "one of fedavg, "),
         ("strategy", ["fedavg"], "text, got list"),
         ("strategyOptions", {"momentum": 0.9}, "fedavg knows none, got 'momentum'"),
         ("strategyOptions", [], "a JSON object, got list"),
