@@ -50,11 +50,11 @@ class EarlyStop:
 class Plan:
     """What a session does. Times are seconds, weights examples.
 
-    ``members`` are the dataset DIDs that may take part. A round needs ``ceil(participants_ratio * joined)`` updates of
-    those that joined, at least ``min_participants``; its cohort is ``over_selection`` times as large, and the round
+    ``members`` are the dataset DIDs that may take part. A round needs ``ceil(participants_ratio * present)`` updates of
+    those that are there, at least ``min_participants``; its cohort is ``over_selection`` times as large, and the round
     closes when enough of it reported. A round with too few updates at its deadline is repeated up to ``repeats`` times;
     ``late_updates`` says whether what was trained for it on the same model before still counts (``use``) or not
-    (``drop``). ``max_weight`` caps what one participant may claim, ``norm_bound`` the L2 norm of its update minus the
+    (``drop``). ``evaluate_every`` and ``checkpoint_every`` count rounds. ``max_weight`` caps what one participant may claim, ``norm_bound`` the L2 norm of its update minus the
     model. ``precision`` is how numbers cross the wire: whole weights in ``f32``, or changes in ``f16``, ``bf16`` or
     ``int8`` with error feedback. ``arithmetic`` is how they are summed: exact integers (``fixed``) or ``float``.
     ``initial_model`` is a digest or FROM_PARTICIPANT; ``initial_asset`` the DID of the asset that holds that digest's
@@ -112,7 +112,7 @@ class Plan:
 
         ``control/w`` stands beside ``w``, in the same precision but at least F32.
         """
-        extras = getattr(aggregation.create(self.strategy, dict(self.strategy_options)), "EXTRAS", ())
+        extras = aggregation.create(self.strategy, dict(self.strategy_options)).EXTRAS
         beside = [
             TensorSchema(f"{extra}/{tensor.name}", "F64" if tensor.dtype == "F64" else "F32", tensor.shape)
             for extra in extras

@@ -11,6 +11,7 @@ from session_world import MEMBERS, A, B, C, digest, parameters, plan
 from nevermined_fl.aggregation import AGGREGATORS
 from nevermined_fl.errors import InvalidRequest
 from nevermined_fl.session import Metric, Plan, TensorSchema
+from nevermined_fl.session.plan import EarlyStop
 
 TENSOR = {"name": "w", "dtype": "F32", "shape": [3]}
 HUGE = 10**5000
@@ -43,6 +44,67 @@ def test_a_full_plan():
     assert made.hyperparameters == (("layers", [8, {"dropout": None}]), ("lr", 0.1))
     assert made.model_size() == 3 * 4 + 8 + 10 * 2
     assert made.max_duration() == 30.0 + 2 * 2 * 60.0
+
+
+def test_what_a_plan_may_say_of_rounds_evaluations_and_the_wire():
+    made = plan(
+        overSelection=1.5,
+        evaluationTimeout=20,
+        repeats=3,
+        lateUpdates="use",
+        earlyStop={"metric": "loss", "goal": "min", "target": 0.5, "tolerance": 0.01, "patience": 4},
+        evaluateEvery=5,
+        checkpointEvery=2,
+        normBound=10,
+        precision="int8",
+        arithmetic="float",
+        initialModel="participant",
+        initialAsset="did:nv:" + "0a" * 32,
+    )
+    assert (made.over_selection, made.evaluation_timeout, made.repeats, made.late_updates) == (1.5, 20.0, 3, "use")
+    assert made.early_stop == EarlyStop("loss", "min", 0.5, 0.01, 4)
+    assert (made.evaluate_every, made.checkpoint_every, made.norm_bound) == (5, 2, 10.0)
+    assert (made.precision, made.arithmetic, made.initial_model) == ("int8", "float", "participant")
+    assert made.initial_asset.startswith("did:nv:0a0a")
+    assert plan(earlyStop={"metric": "loss", "target": 1}).early_stop == EarlyStop("loss", "max", 1.0, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ({}, 30 + 7 * 60 + 7 * 60),
+        ({"evaluationTimeout": 5}, 30 + 7 * 60 + 7 * 5),
+        ({"evaluationTimeout": 5, "evaluateEvery": 3}, 30 + 7 * 60 + 3 * 5),  # after rounds 3, 6 and 7
+        ({"evaluationTimeout": 5, "evaluateEvery": 7}, 30 + 7 * 60 + 5),
+        ({"metrics": []}, 30 + 7 * 60),
+        ({"metrics": [], "repeats": 2}, 30 + 7 * 3 * 60),
+        ({"metrics": [], "initialModel": "participant"}, 30 + 3 * 60 + 7 * 60),
+    ],
+)
+def test_the_longest_that_a_session_takes(changes, seconds):
+    assert plan(rounds=7, **changes).max_duration() == seconds
+
+
+def test_which_rounds_are_evaluated():
+    made = plan(rounds=7, evaluateEvery=3)
+    assert [number for number in range(1, 8) if made.evaluates(number)] == [3, 6, 7]
+    assert not any(plan(rounds=7, metrics=[]).evaluates(number) for number in range(1, 8))
+
+
+def test_what_a_strategy_carries_beside_the_model():
+    schema = [TENSOR, {"name": "d/x", "dtype": "F64", "shape": [2]}, {"name": "h", "dtype": "F16", "shape": []}]
+    assert plan(schema=schema).carried() == plan(schema=schema).schema
+    made = plan(schema=schema, strategy="scaffold")
+    assert made.carried() == (
+        *made.schema,
+        TensorSchema("control/w", "F32", (3,)),
+        TensorSchema("control/d/x", "F64", (2,)),
+        TensorSchema("control/h", "F32", ()),
+    )
+    taken = [TENSOR, TENSOR | {"name": "control/w"}]
+    assert len(plan(schema=taken).carried()) == 2
+    with pytest.raises(InvalidRequest, match=r"^schema: expected each name once, got control/w twice"):
+        plan(schema=taken, strategy="scaffold")
 
 
 def test_a_plan_survives_its_ddo():
@@ -85,6 +147,33 @@ def test_a_plan_survives_its_ddo():
         ("initialModel", digest(1).upper(), "text like"),
         ("initialModel", digest(1) + "\n", "text like"),
         ("initialModel", None, "text like"),
+        ("initialModel", "participants", "text like"),
+        ("initialAsset", "did:nv:12", "text like"),
+        ("initialAsset", None, "text like"),
+        ("overSelection", 0.99, "a number 1 to 100, got 0.99"),
+        ("overSelection", 100.5, "a number 1 to 100"),
+        ("overSelection", math.nan, "a number 1 to 100, got nan"),
+        ("evaluationTimeout", 0, "a number above 0"),
+        ("evaluationTimeout", "60", "a number 0 to"),
+        ("repeats", -1, "an integer 0 to 1000, got -1"),
+        ("repeats", 1001, "an integer 0 to 1000"),
+        ("repeats", 1.0, "an integer 0 to 1000"),
+        ("lateUpdates", "keep", "one of drop, use, got keep"),
+        ("lateUpdates", ["use"], "one of drop, use"),
+        ("evaluateEvery", 0, "an integer 1 to 100000, got 0"),
+        ("checkpointEvery", -1, "an integer 0 to 100000"),
+        ("normBound", 0, "a number above 0"),
+        ("normBound", math.inf, "a number 0 to"),
+        ("precision", "f64", "one of f32, f16, bf16, int8, got f64"),
+        ("arithmetic", "exact", "one of fixed, float, got exact"),
+        ("earlyStop", "never", "a JSON object, got never"),
+        ("earlyStop", {"target": 0.9}, "an object with goal, metric, patience, target, tolerance"),
+        ("earlyStop", {"metric": "accuracy"}, "a target, a tolerance or both, got neither"),
+        ("earlyStop", {"metric": "f1", "target": 0.9}, "one of the plan's metrics, got f1"),
+        ("earlyStop", {"metric": "accuracy", "target": math.nan}, "a number"),
+        ("earlyStop", {"metric": "accuracy", "tolerance": -0.1}, "a number 0 to"),
+        ("earlyStop", {"metric": "accuracy", "target": 1, "goal": "up"}, "one of max, min, got up"),
+        ("earlyStop", {"metric": "accuracy", "target": 1, "patience": 0}, "an integer 1 to 100000"),
         ("hyperparameters", "lr=1", "a JSON object, got lr=1"),
         ("hyperparameters", {"lr": math.inf}, "JSON with finite numbers"),
         ("hyperparameters", {"lr": b"1"}, "JSON with finite numbers"),
