@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 from federation import did
 
-from nevermined_fl.errors import RemoteProtocolError, TrainerError, Unauthenticated
-from nevermined_fl.messages import Evaluate, Finish, Joined, Train, Verdict, Wait
+from nevermined_fl import precision
+from nevermined_fl.errors import NotFound, RemoteProtocolError, TrainerError, TransportError, Unauthenticated
+from nevermined_fl.messages import Evaluate, Finish, Initialize, Joined, Train, Verdict, Wait
 from nevermined_fl.participant import Credentials, Participant
+from nevermined_fl.participant.beside import Overtaken, work_on
+from nevermined_fl.participant.keep import Keep, Kept
+from nevermined_fl.participant.models import Models
 from nevermined_fl.tokens import JobKey
 from nevermined_fl.trainers.child import Measured, Trained
 
@@ -72,6 +77,11 @@ class Trainer:
             raise self.error
         into.write_bytes(UPDATE)
         return Trained(digest(UPDATE), 9, {"accuracy": 0.5})
+
+    async def initialize(self, seed, into, seconds):
+        self.fits += 1
+        into.write_bytes(UPDATE)
+        return Trained(digest(UPDATE), 1, {})
 
     async def evaluate(self, model, seconds):
         return Measured(9, {"accuracy": 0.75})
@@ -169,3 +179,201 @@ async def test_an_algorithm_that_failed_is_told_to_the_coordinator_as_leaving(pl
         await participant(plan, link, broken, tmp_path).run()
     assert link.heard == ["fetch", "leave"]
     assert told(tmp_path) == ["joined", "algorithm_failed"]
+
+
+def again(number, seed):
+    return Train(2 * number, number, digest(make_model(1.0)), seed, 60.0)
+
+
+async def test_the_same_round_again_is_answered_from_what_is_kept_and_another_attempt_trained(plan, tmp_path):
+    trainer = Trainer()
+    link = Script(plan, [again(1, 7), again(1, 7), again(1, 8), again(1, 8), END])
+    await participant(plan, link, trainer, tmp_path).run()
+    assert trainer.fits == 2
+    assert len([heard for heard in link.heard if isinstance(heard, tuple)]) == 4
+
+
+async def test_a_coordinator_that_lost_its_newest_model_costs_no_training(plan, tmp_path):
+    """It asks one round back, and then for the next one once more."""
+    trainer = Trainer()
+    link = Script(plan, [train(1), train(2), LOST, train(1), train(2), train(3), END])
+    await participant(plan, link, trainer, tmp_path).run()
+    assert trainer.fits == 3
+
+
+async def test_the_first_model_is_made_once_and_travels_as_an_update_of_round_0(plan, tmp_path):
+    trainer, asked = Trainer(), Initialize(1, 11, 60.0)
+    link = Script(plan, [asked, LOST, asked, END])
+    await participant(plan, link, trainer, tmp_path).run()
+    report = link.heard[-1]
+    assert trainer.fits == 1
+    assert link.heard[:2] == [("update", 0, digest(UPDATE)), link.heard[1]]
+    assert (report.round, report.model, report.update, report.examples) == (0, digest(UPDATE), digest(UPDATE), 1)
+
+
+class Polled:
+    """A link of which only the next task is asked; ``None`` never comes."""
+
+    def __init__(self, *tasks):
+        self.tasks, self.afters = list(tasks), []
+
+    async def next_task(self, *, after, wait):
+        self.afters.append(after)
+        task = self.tasks.pop(0)
+        if task is None:
+            await asyncio.Event().wait()
+        if isinstance(task, Exception):
+            raise task
+        return task
+
+
+class Work:
+    """What ends when it is told to."""
+
+    def __init__(self):
+        self.ended, self.cancelled = asyncio.Event(), False
+
+    async def run(self):
+        try:
+            await self.ended.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return "done"
+
+
+@pytest.mark.parametrize("other", [END, train(2), again(1, 8), Evaluate(3, 1, digest(UPDATE), 60.0)])
+async def test_work_that_nobody_waits_for_is_ended(other):
+    """The round closed without us, or began again, or everything is over."""
+    work, link = Work(), Polled(Wait(0), other)
+    with pytest.raises(Overtaken) as caught:
+        await work_on(again(1, 7), work.run(), link, grace=0)
+    assert (caught.value.task, work.cancelled) == (other, True)
+
+
+async def test_work_goes_on_when_the_same_is_asked_again_or_the_coordinator_is_away():
+    """It asks again when it lost somebody else's update."""
+    work = Work()
+    same = Train(9, 1, digest(make_model(1.0)), 7, 30.0)
+
+    class Away(Polled):
+        async def next_task(self, *, after, wait):
+            if not self.tasks[1:]:
+                work.ended.set()
+            return await super().next_task(after=after, wait=wait)
+
+    link = Away(same, TransportError("no answer"))
+    assert await work_on(again(1, 7), work.run(), link, grace=0) == "done"
+    assert link.afters == [2, 9]
+
+
+async def test_short_work_asks_nobody():
+    async def work():
+        return 5
+
+    link = Polled()
+    assert await work_on(again(1, 7), work(), link) == 5
+    assert link.afters == []
+
+
+async def test_what_is_to_be_done_instead_is_done_next(plan, tmp_path):
+    """The end of the session is told to each participant once: it must not be asked for again."""
+    trainer = Trainer(Overtaken(END))
+    assert await participant(plan, Script(plan, [train(1)]), trainer, tmp_path).run() == END
+    assert told(tmp_path) == ["joined", "round_missed", "over"]
+
+
+def kept(number, seed, **digests):
+    return Kept(number, digest(UPDATE), seed, digest(UPDATE), 9, {}, **digests)
+
+
+def keep_all(folder, *rows):
+    keep = Keep(folder)
+    for row in rows:
+        for kind in ("update", "residual", "control"):
+            keep.path(row.round, row.seed, kind).write_bytes(UPDATE)
+        keep.add(row)
+    return keep
+
+
+def test_the_newest_update_is_kept_and_the_one_of_the_round_before_it(tmp_path):
+    rest = {"residual": digest(UPDATE)}
+    keep = keep_all(tmp_path, kept(1, 4, **rest), kept(3, 5, **rest), kept(3, 6, **rest), kept(8, 7))
+    assert keep.find(1, digest(UPDATE), 4) is keep.find(3, digest(UPDATE), 5) is None
+    assert keep.before(4) == keep.find(3, digest(UPDATE), 6) == kept(3, 6, **rest)
+    assert (keep.before(9), keep.before(3)) == (kept(8, 7), None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3-6.residual", "3-6.update", "8-7.update", "kept.json"]
+    assert Keep(tmp_path).before(9) == kept(8, 7)
+
+
+def test_what_is_left_behind_is_used_only_whole(tmp_path):
+    keep_all(tmp_path, kept(2, 5, residual=digest(UPDATE), control=digest(UPDATE)))
+    (tmp_path / "2-5.residual").write_bytes(UPDATE[:-1])
+    keep = Keep(tmp_path)
+    assert keep.left(keep.before(3), "residual") is None
+    assert keep.left(keep.before(3), "control") == tmp_path / "2-5.control"
+    assert keep.left(None, "control") is None
+
+
+class Changed:
+    """A link to whoever has one model, and another one as a change of it."""
+
+    def __init__(self, plan, folder):
+        folder.mkdir()
+        for name, value in (("one", 1.0), ("to", 2.5)):
+            (folder / name).write_bytes(make_model(value))
+        rest = {"residual_in": None, "residual_out": folder / "rest", "into": folder / "change"}
+        words = {"schema": plan.carried(), "precision": plan.precision}
+        precision.encode_change(folder / "one", folder / "to", **rest, **words)
+        self.second = precision.apply_change(folder / "one", folder / "change", folder / "two", *words.values())
+        self.first, self.folder, self.heard = digest(make_model(1.0)), folder, []
+
+    async def fetch_model(self, name, into):
+        self.heard.append("whole")
+        into.write_bytes((self.folder / ("one" if name == self.first else "two")).read_bytes())
+
+    async def fetch_delta(self, base, name, into):
+        self.heard.append("change")
+        if not (self.folder / "change").exists():
+            raise NotFound("no such change")
+        assert (base, name) == (self.first, self.second)
+        into.write_bytes((self.folder / "change").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "heard"),
+    [
+        (lambda raw: raw, ["whole", "change"]),
+        (lambda raw: raw[:-1] + bytes([raw[-1] ^ 3]), ["whole", "change", "whole"]),
+        (lambda raw: raw[:-1], ["whole", "change", "whole"]),
+        (lambda raw: None, ["whole", "change", "whole"]),
+    ],
+)
+async def test_a_model_is_made_of_the_one_before_it_where_its_digest_comes_out(tmp_path, spoil, heard):
+    plan = World(tmp_path, precision="int8").plan
+    link = Changed(plan, tmp_path / "there")
+    change = tmp_path / "there" / "change"
+    if (spoiled := spoil(change.read_bytes())) is None:
+        change.unlink()
+    else:
+        change.write_bytes(spoiled)
+    models = Models(tmp_path / "here", plan, link)
+
+    await models.get(link.first)
+    second = await models.get(link.second)
+
+    assert digest(second.read_bytes()) == link.second
+    assert link.heard == heard
+    assert list((tmp_path / "here").iterdir()) == [second]
+    assert await models.get(link.second) == second
+    assert link.heard == heard
+
+
+async def test_a_model_of_another_schema_is_refused(tmp_path):
+    plan = World(tmp_path).plan
+    link = Changed(World(tmp_path, precision="f16").plan, tmp_path / "there")
+    for raw in (make_model(1.0)[:-1], make_model(1.0).replace(b'"w"', b'"v"')):
+        (tmp_path / "there" / "one").write_bytes(raw)
+        with pytest.raises(RemoteProtocolError):
+            await Models(tmp_path / "here", plan, link).get(link.first)
+        assert list((tmp_path / "here").iterdir()) == []

@@ -42,10 +42,9 @@ class Models:
             RemoteProtocolError: it has not the plan's schema.
         """
         path = self._path(digest)
-        if not path.exists():
-            if not await self._change(digest, path):
-                await self._fetch(digest, path)
-            self._tidy(path)
+        if not path.exists() and not await self._change(digest, path):
+            await self._fetch(digest, path)
+        self._tidy(path)
         return path
 
     async def _change(self, digest: str, path: Path) -> bool:

@@ -43,8 +43,8 @@ def run(undisturbed, ground, folder, slot, begin):
 
 def kept(world, member):
     """The seeds of the updates that were durable when it died."""
-    path = world.place(member) / "kept.json"
-    return {json.loads(path.read_text())["seed"]} if path.exists() else set()
+    path = world.place(member) / "kept" / "kept.json"
+    return {row["seed"] for row in json.loads(path.read_text())} if path.exists() else set()
 
 
 def judge_world(world, outcome, first, finished):
