@@ -170,8 +170,7 @@ class HttpWorld(World):
         writer.close()
         with suppress(ConnectionError):
             await writer.wait_closed()
-        spool = self.folder / "coordinator" / "spool"
-        while sum(path.stat().st_size for path in spool.iterdir()) < size:  # noqa: ASYNC110  another process could write it
+        while self.driver._uploads.spool(round_number).arrived(name, round_number) < size:  # noqa: ASYNC110  another process could write it
             await asyncio.sleep(0.005)
 
     async def report_raw(self, link, name, signed):

@@ -223,7 +223,7 @@ async def test_a_new_upload_ends_the_old_one_that_hangs(world, tmp_path):
     answer = await asyncio.wait_for(reader.read(), 20)  # to the end of the connection
     assert not answer or b"superseded" in answer
     writer.close()
-    assert world.driver._spool.has(ALICE, 1, digest(body))
+    assert world.driver._uploads.has(ALICE, 1, digest(body))
 
 
 async def test_connections_of_strangers_do_not_stay(tmp_path, world):
@@ -233,7 +233,7 @@ async def test_connections_of_strangers_do_not_stay(tmp_path, world):
     context = pinned_context(world.certificate, world.fingerprint)
     link = HttpLink(f"https://127.0.0.1:{port}", key=world.keys[ALICE], context=context)
     await link.join(JoinRequest(ALICE, world.proof(ALICE)))
-    mine = set(server._known)
+    mine = set(server._guests.known)
     waiting = asyncio.ensure_future(link.next_task(after=99, wait=3))
     strangers = []
     for words in (b"", b"GET /v1/health HTTP/1.1\r\nSlow: ", b"POST /v1/join HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"):
@@ -247,7 +247,7 @@ async def test_connections_of_strangers_do_not_stay(tmp_path, world):
         ended.append(writer)
     assert len(ended) == 3
     assert await waiting == Wait(99)
-    assert set(server._known) >= mine
+    assert set(server._guests.known) >= mine
     await link.close()
     await server.close()
 
