@@ -152,7 +152,7 @@ def forked(folder: Path, kill_at: int = 0) -> int:
         sys.addaudithook(count)
         try:
             take_part(folder)
-        except BaseException:
+        except BaseException:  # noqa: BLE001  whatever it is, it ends this process alone
             traceback.print_exc()
             os._exit(1)
         os._exit(0)

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from nevermined_fl import aggregation
@@ -169,7 +169,7 @@ class TrainerTask:
         self._plan = plan
         self._rows = rows
         self._child: TrainerChild | None = None
-        self._extras = aggregation.create(plan.strategy, dict(plan.strategy_options)).EXTRAS
+        self._aggregator: Any = aggregation.create(plan.strategy, dict(plan.strategy_options))
 
     async def initialize(self, seed: int, into: Path, seconds: float) -> Trained:
         """Make the first model; it is in ``into`` afterwards, and counts as one example."""
@@ -187,7 +187,7 @@ class TrainerTask:
             control: SCAFFOLD's control variate of this participant; None in its first round.
         """
         request = {"op": "fit", "seed": seed, "output": _OUTPUT, "strategy": self._plan.strategy}
-        request |= {"options": dict(self._plan.strategy_options), "control": ""}
+        request |= {"options": asdict(self._aggregator), "control": ""}
         if control is not None:
             await asyncio.to_thread(_copy, control, self._place.scratch / _CONTROL)
             request["control"] = _CONTROL
@@ -221,7 +221,10 @@ class TrainerTask:
                 self._child = TrainerChild(self._place)
                 await self._child.start(dict(self._plan.hyperparameters), seconds)
             if model is not None:
-                request |= {"model": await asyncio.to_thread(self._show, model), "extras": list(self._extras)}
+                request |= {
+                    "model": await asyncio.to_thread(self._show, model),
+                    "extras": list(self._aggregator.EXTRAS),
+                }
             return await self._child.ask(request, seconds)
         except (TrainerError, asyncio.CancelledError):
             # Whoever did not wait for an answer would take it for the next one's.
