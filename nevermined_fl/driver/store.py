@@ -35,7 +35,7 @@ class Store:
         for path in (self._models, self._states):
             path.mkdir(parents=True, exist_ok=True)
             # A killed process left parts; and whether a change is whole is known to nobody: the model itself is fetched.
-            for left in (*path.glob("*.part"), *path.glob(".*.part"), *path.glob("*.change")):
+            for left in (*path.glob("*.part"), *path.glob("*.change")):  # hidden ones too
                 left.unlink()
 
     def adopt(self, initial: Path, plan: Plan) -> None:
