@@ -11,6 +11,8 @@ import typer
 from gateway_plugin import checks
 from nevermined_fl import aggregation, messages, permissions, settings
 from nevermined_fl.cli.app import app, main
+from nevermined_fl.session import Plan
+from nevermined_fl.session.parameters import PARAMETERS
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -45,8 +47,36 @@ def test_every_message_and_its_fields_are_in_protocol_md():
         assert {field.name for field in dataclasses.fields(kind)} <= words
 
 
-def test_every_aggregator_is_in_protocol_md():
+def table(page, heading):
+    """The rows of the first table with that heading, cell by cell."""
+    lines = (DOCS / page).read_text().split(heading)[1].splitlines()[2:]
+    rows = lines[: lines.index("")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_every_parameter_of_a_plan_is_in_the_table_with_its_default():
+    rows = {cells[0].strip("`"): cells for cells in table("protocol.md", "| parameter | default | limits | meaning |")}
+    assert set(rows) == set(PARAMETERS)
+    defaults = {field.name: field.default for field in dataclasses.fields(Plan)}
+    for name, (field, _) in PARAMETERS.items():
+        shown, default = rows[name][1].split(":")[0].strip("`"), defaults[field]
+        if default is dataclasses.MISSING:
+            assert shown == "\N{EN DASH}"
+        elif isinstance(default, int | float):
+            assert float(shown) == default
+        elif default is None or isinstance(default, str):
+            assert shown == {None: "null", "": "empty"}.get(default, default)
+        assert all(rows[name])
+
+
+def test_every_aggregator_is_in_protocol_md_with_its_options():
     assert set(aggregation.AGGREGATORS) <= documented("protocol.md")
+    for names, options, _ in table("protocol.md", "| strategy | options with default and limits | what it does |"):
+        told = dict(re.findall(r"`(\w+)` ([\d.e-]+)?", options))
+        for name in re.findall(r"`(\w+)`", names):
+            strategy = aggregation.create(name)
+            assert {field.name for field in dataclasses.fields(strategy)} == set(told)
+            assert {option: float(default) for option, default in told.items()} == dataclasses.asdict(strategy)
 
 
 def test_every_check_is_in_protocol_md():

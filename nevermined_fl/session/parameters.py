@@ -46,7 +46,9 @@ def parse(parameters: Mapping[str, Any], members: tuple[str, ...]) -> Plan:
         _refuse("minParticipants", f"at most the {len(members)} datasets of the session", plan.min_participants)
     if plan.early_stop is not None and plan.early_stop.metric not in {metric.name for metric in plan.metrics}:
         _refuse("earlyStop.metric", "one of the plan's metrics", plan.early_stop.metric)
-    aggregation.create(plan.strategy, dict(plan.strategy_options))
+    fewest = aggregation.create(plan.strategy, dict(plan.strategy_options)).fewest()
+    if plan.min_participants < fewest:
+        _refuse("minParticipants", f"at least {fewest} for {plan.strategy} with these options", plan.min_participants)
     _unique("schema", [tensor.name for tensor in plan.carried()])
     if (size := len(_json("parameters", dict(parameters)))) > MAX_PARAMETERS_BYTES:
         _refuse("parameters", f"at most {MAX_PARAMETERS_BYTES} bytes of JSON", size)

@@ -250,7 +250,15 @@ def test_parameters_that_fit_no_message_are_refused():
 
 def test_every_strategy_can_be_planned():
     for name in AGGREGATORS:
-        assert plan(strategy=name).strategy == name
+        assert plan(MEMBERS, strategy=name, minParticipants=5).strategy == name
+
+
+def test_a_strategy_gets_as_many_updates_as_it_needs():
+    assert plan(MEMBERS, strategy="krum", strategyOptions={"byzantine": 0}, minParticipants=3).min_participants == 3
+    with pytest.raises(
+        InvalidRequest, match=r"^minParticipants: expected at least 5 for krum with these options, got 4"
+    ):
+        plan(MEMBERS, strategy="krum", minParticipants=4)
 
 
 anything = st.recursive(
