@@ -165,6 +165,8 @@ class Driver:
             number = self._write_down(now, event, signed)
             self.session = after
         self._log.write(story.tell(before, event, after, ordered, changed=changed), now, number)
+        if self.session.phase is not before.phase:
+            self._work = None  # what is to be done now stands in the effects
         for effect in ordered:
             self._perform(effect)
         if changed:

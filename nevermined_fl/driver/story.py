@@ -26,6 +26,7 @@ __all__ = ["EventLog", "tell"]
 
 logger = logging.getLogger(__name__)
 
+_encode = json.JSONEncoder(sort_keys=True).encode
 _MAX_REJECTED = 1000
 """Refusals that are logged; a peer that knocks forever fills no disk."""
 
@@ -131,7 +132,7 @@ class EventLog:
                 return
         mark = {} if number is None else {"n": number}
         whole = [{"time": round(now, 3), "session": self._session} | line | mark for line in lines]
-        self._append("".join(f"{json.dumps(line, sort_keys=True)}\n" for line in whole).encode())
+        self._append("".join(f"{_encode(line)}\n" for line in whole).encode())
         for line in whole:
             self._tell(line)
 
@@ -169,16 +170,28 @@ class EventLog:
 
 
 def _sound(path: Path) -> tuple[int, int]:
-    """Bytes up to the first line that is none of ours, and the largest number in them; the journal has the rest."""
-    end, last = 0, 0
+    """Bytes to keep and the largest number in them; the journal has the rest.
+
+    Kept is what comes before the first line that is none of ours, without the lines of the last step: some of them may
+    be missing.
+    """
+    end = begun = last = before = 0
     with path.open("rb") as file:
         for line in file:
-            try:
-                found = json.loads(line)
-                last = max(last, int(found.get("n", 0)))
-            except (ValueError, AttributeError, TypeError):
+            number = _number(line)
+            if number is None:
                 break
-            if not line.endswith(b"\n"):
-                break
+            if number and number != last:
+                begun, before, last = end, last, number
+            elif not number:
+                begun, before = end + len(line), last
             end += len(line)
-    return end, last
+    return begun, before
+
+
+def _number(line: bytes) -> int | None:
+    """The number of a line, 0 if it has none; None if it is torn."""
+    try:
+        return int(json.loads(line).get("n", 0)) if line.endswith(b"\n") else None
+    except (ValueError, AttributeError, TypeError):
+        return None

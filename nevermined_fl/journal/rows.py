@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS events (
 )"""
 _INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)"
 _SELECT = "SELECT n, now, participant, signed, event, chain FROM events WHERE n = ?"
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _FULL = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
 """A full disk shows as the first, a full quota or a limit to the size of files as one of the others."""
 
@@ -39,7 +40,7 @@ class Row:
 
     def text(self) -> str:
         """What the digest is over."""
-        return json.dumps((self.n, self.now, self.participant, self.signed, self.event), separators=(",", ":"))
+        return _encode((self.n, self.now, self.participant, self.signed, self.event))
 
     def line(self) -> bytes:
         """The row as plain text."""

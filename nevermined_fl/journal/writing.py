@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal"]
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
 _CHECKPOINT = 1 << 20
 """Bytes of rows from which on the write-ahead log is moved into the database, when the disk is waited for anyway."""
 
@@ -65,7 +67,7 @@ class Journal:
         Raises:
             StorageFull: there is no room; nothing was written.
         """
-        text = json.dumps(event, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = _encode(event)
         row = Row(self._count + 1, float(now), participant, signed, text)
         row = Row(row.n, row.now, participant, signed, text, chain(self._chain, row.text()))
         end = os.lseek(self._lines, 0, os.SEEK_END)
