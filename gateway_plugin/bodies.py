@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from flask import Response, jsonify, request
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
-from nevermined_fl.errors import InvalidRequest, RequestError, TooLarge, TransportError
+from nevermined_fl.errors import InvalidRequest, RequestError, StorageFull, TooLarge, TransportError
 
 if TYPE_CHECKING:
     from flask import Blueprint
@@ -70,6 +70,7 @@ def answer_refusals(blueprint: Blueprint) -> None:
     """Turn every error of the blueprint's routes, and of no other's, into a JSON answer."""
     blueprint.register_error_handler(RequestError, _refused)
     blueprint.register_error_handler(TransportError, _unreachable)
+    blueprint.register_error_handler(StorageFull, _full)
     blueprint.register_error_handler(HTTPException, plain_http_error)
     blueprint.register_error_handler(Exception, _broken)
 
@@ -107,6 +108,14 @@ def _unreachable(error: TransportError) -> Response:
     answer = jsonify(body | {"error_description": body["message"], "hint": "try again in a few seconds"})
     answer.status_code = 503
     answer.headers["Retry-After"] = "2"
+    return answer
+
+
+def _full(error: StorageFull) -> Response:
+    logger.error("%s %s: %s", request.method, request.path, error.message)
+    body = {"error": "temporarily_unavailable", "check": "storage_full", "message": "the provider's disk is full"}
+    answer = jsonify(body | {"error_description": body["message"], "hint": "nothing was kept; try again later"})
+    answer.status_code = 507
     return answer
 
 

@@ -45,5 +45,6 @@ CHECKS: Mapping[str, str] = {
     # not the caller's fault
     "launcher": "the launcher takes the request",
     "unreachable": "chain, metadata API and launcher answer",
+    "storage_full": "there is room on the provider's disk",
     "internal": "the gateway works",
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from nevermined_fl.errors import InvalidRequest, NotFound
-from nevermined_fl.files import BLOCK
+from nevermined_fl.files import BLOCK, storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +57,7 @@ class Content:
 
         Raises:
             InvalidRequest: the stream ended early.
+            StorageFull: the disk has no room for it.
         """
         temporary = self._folder / f".{secrets.token_hex(8)}.part"
         try:
@@ -68,7 +69,10 @@ class Content:
 
 def _copy(stream: IO[bytes], path: Path, size: int) -> str:
     hasher, left = hashlib.sha256(), size
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with (
+        storage("an upload", size),
+        os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+    ):
         while left:
             block = stream.read(min(BLOCK, left))
             if not block:

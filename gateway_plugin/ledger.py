@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from nevermined_fl.errors import Conflict, Unauthenticated
+from nevermined_fl.launcher.database import room_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,11 +89,12 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with closing(self._connect()) as connection:
+        with closing(self._connect()) as connection, room_in(self._path):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # a full disk may have rolled it back already
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")

@@ -99,6 +99,7 @@ class AdmissionServer:
             admitted = await self._launcher.call(
                 admit, self._launcher.chain, self._order, token, now=self._launcher.clock()
             )
+            self._launcher.store.admit(self._job_id, admitted.participant, admitted.agreement)
         except RequestError as error:
             logger.warning("refused at %s: %s", self._order.session, error)
             return web.json_response(error.to_json(), status=403)
@@ -106,7 +107,6 @@ class AdmissionServer:
             return web.json_response(InvalidRequest("not JSON", check="token_malformed").to_json(), status=403)
         except TransportError as error:
             return web.json_response({"error": "unreachable", "message": error.message}, status=503)
-        self._launcher.store.admit(self._job_id, admitted.participant, admitted.agreement)
         return web.json_response(
             {"participant": admitted.participant, "agreement": admitted.agreement, "thumbprint": admitted.thumbprint}
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nevermined_fl.launcher.launcher import Launcher
+    from nevermined_fl.launcher.store import Job
     from nevermined_fl.ports import JobSpec
 
 __all__ = ["run_attempts", "run_once"]
@@ -27,7 +29,8 @@ async def run_attempts(launcher: Launcher, make_spec: Callable[[], JobSpec], *, 
     pause = launcher.pace.backoff
     while True:
         code = await run_once(launcher, make_spec())
-        job = launcher.store.change(job_id, exit_code=code)
+        # Waited for: what a full disk made us forget would run again.
+        job: Job = await launcher.patiently(launcher.store.change, job_id, exit_code=code, until=math.inf)
         if is_final(code) or job.attempts >= launcher.settings.launcher.restarts:
             return code
         launcher.store.change(job_id, attempts=job.attempts + 1)
@@ -40,8 +43,8 @@ async def run_once(launcher: Launcher, spec: JobSpec) -> int:
     """Run the process to its end; whoever cancels this ends it."""
     backend = launcher.backend
     handle = await _submit(launcher, spec)
-    launcher.store.change(spec.id, status="Running", isolation=backend.isolation)
     try:
+        launcher.store.change(spec.id, status="Running", isolation=backend.isolation)
         state = await launcher.call(backend.state, handle)
         while not state.is_over():
             # A backend tells nobody when a job ends; it is asked.

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from nevermined_fl.errors import DecodeError, NotFound
-from nevermined_fl.files import BLOCK
+from nevermined_fl.files import BLOCK, storage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -61,10 +61,14 @@ async def receive(target: Path, *, digest: str, size: int) -> AsyncIterator[Inco
 
     Raises:
         DecodeError: more or fewer bytes than ``size``, or another digest.
+        StorageFull: the disk has no room for it.
     """
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with (
+            storage(f"file {digest}", size),
+            os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file,
+        ):
             incoming = Incoming(file.write, size)
             yield incoming
         incoming.check(digest)
@@ -98,9 +102,10 @@ class Incoming:
 
 
 def copy_file(source: Path, target: Path) -> str:
-    """Copy a file (0600) and return the digest of what was copied."""
+    """Copy a file (0600) and return the digest of what was copied. Raises StorageFull when there is no room for it."""
     hasher = hashlib.sha256()
     with (
+        storage(f"a copy of {source.name}", source.stat().st_size),
         source.open("rb") as reader,
         os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as writer,
     ):

@@ -13,7 +13,7 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nevermined_fl.errors import BackendError, Conflict, NeverminedFLError
+from nevermined_fl.errors import BackendError, Conflict, NeverminedFLError, StorageFull
 from nevermined_fl.files import write_json
 from nevermined_fl.launcher.admission import AdmissionServer
 from nevermined_fl.launcher.attempts import run_attempts
@@ -50,6 +50,8 @@ async def run_coordinator(launcher: Launcher, job: Job, limits: Limits) -> None:
         reason = ""
         try:
             await limits.within(_coordinate(launcher, job))
+        except StorageFull:
+            raise  # the launcher's own: when there is room the stage is entered again
         except NeverminedFLError as error:
             logger.warning("job %s: %s", job.id, error)
             reason = error.message
@@ -136,15 +138,20 @@ async def _announce(launcher: Launcher, job: Job) -> None:
     while True:
         events = read_events(work / "events.jsonl", metrics=())
         phases = [_PHASES[event["event"]] for event in events if event["event"] in _PHASES]
-        launcher.records.issue(
-            job.order.session,
-            valid=launcher.pace.record_valid,
-            phase=phases[-1] if phases else "selection",
-            endpoints={"native": _url(launcher, job.port)},
-            fingerprint=certificate.fingerprint,
-            certificate=certificate.pem,
-        )
-        await asyncio.sleep(launcher.pace.record_valid / 2)
+        try:
+            launcher.records.issue(
+                job.order.session,
+                valid=launcher.pace.record_valid,
+                phase=phases[-1] if phases else "selection",
+                endpoints={"native": _url(launcher, job.port)},
+                fingerprint=certificate.fingerprint,
+                certificate=certificate.pem,
+            )
+        except StorageFull as full:
+            logger.error("no record of %s: %s", job.order.session, full.message)  # noqa: TRY400  it says all
+            await asyncio.sleep(launcher.pace.longest)
+        else:
+            await asyncio.sleep(launcher.pace.record_valid / 2)
 
 
 async def _listening(launcher: Launcher, port: int | None) -> None:
@@ -188,6 +195,8 @@ async def _conclude(launcher: Launcher, job: Job, limits: Limits) -> Job:
         ddo = await launcher.call(keep_outputs, launcher, job, outcome)
         publishing = launcher.patiently(publish_model, launcher, job, ddo, until=limits.overtime)
         model = await limits.within(publishing, stoppable=False)
+    except StorageFull:
+        raise  # as above
     except NeverminedFLError as error:
         return _fail(launcher, job, error.message)
     # Only once: a restart in between must not say "finished" twice.
@@ -221,6 +230,8 @@ async def _collect(launcher: Launcher, job: Job, limits: Limits) -> None:
     try:
         state = await launcher.patiently(settle, launcher.chain, launcher.account, job.order, until=limits.overtime)
         status, reason = "Succeeded", ""
+    except StorageFull:
+        raise  # as above
     except NeverminedFLError as error:
         # The model is published and owned: only our own money is missing.
         logger.exception("job %s could not be settled", job.id)

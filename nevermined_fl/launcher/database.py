@@ -7,11 +7,13 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from nevermined_fl.errors import StorageFull
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Database"]
+__all__ = ["Database", "room_in"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -43,6 +45,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         path.touch(mode=0o600, exist_ok=True)
+        self._path = path
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
         self._connection.row_factory = sqlite3.Row
@@ -52,15 +55,20 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of the block or nothing."""
-        with self._lock:
+        """A transaction: all of the block or nothing.
+
+        Raises:
+            StorageFull: the disk has no room for it.
+        """
+        with self._lock, room_in(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk may have rolled it back already
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     def read(self, query: str, *values: Any) -> list[sqlite3.Row]:
         """All rows of a query."""
@@ -71,3 +79,14 @@ class Database:
         """Close the connection."""
         with self._lock:
             self._connection.close()
+
+
+@contextmanager
+def room_in(path: Path) -> Iterator[None]:
+    """Say StorageFull when SQLite finds no room for what the block writes."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        raise StorageFull(f"{path.name}: {error}", hint="make room on the disk; it goes on by itself") from error

@@ -7,7 +7,8 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, Any
 
-from nevermined_fl.errors import Conflict
+from nevermined_fl.errors import Conflict, StorageFull
+from nevermined_fl.files import storage
 from nevermined_fl.launcher.coordinator_job import run_coordinator
 from nevermined_fl.launcher.limits import Limits
 from nevermined_fl.launcher.orders import accept
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Jobs"]
 
 logger = logging.getLogger(__name__)
-_KEPT = frozenset({"events.jsonl", "status.json", "job.json", "journal.sqlite", "journal.sqlite-wal"})
+_KEPT = frozenset({"events.jsonl", "status.json", "job.json"})
+_JOURNAL = "journal."
 _KINDS = {"participant": run_participant, "coordinator": run_coordinator}
 
 
@@ -84,8 +86,7 @@ class Jobs:
 
     async def _live(self, job: Job, limits: Limits) -> None:
         try:
-            self._launcher.work(job.id).mkdir(mode=0o700, parents=True, exist_ok=True)
-            await _KINDS[job.order.kind](self._launcher, job, limits)
+            await self._advance(job, limits)
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -104,6 +105,20 @@ class Jobs:
                 self._limits.pop(job.id, None)
                 self._tasks.pop(job.id, None)
 
+    async def _advance(self, job: Job, limits: Limits) -> None:
+        """Take a job to its end. A full disk costs no job: its stage is entered again until there is room."""
+        while True:
+            try:
+                with storage(f"job {job.id}"):
+                    self._launcher.work(job.id).mkdir(mode=0o700, parents=True, exist_ok=True)
+                    await _KINDS[job.order.kind](self._launcher, job, limits)
+            except StorageFull as full:
+                logger.error("job %s waits for room: %s", job.id, full.message)  # noqa: TRY400  it says all
+                await asyncio.sleep(self._launcher.pace.longest)
+                job = self._launcher.store.get(job.id)
+            else:
+                return
+
 
 def _tidy(work: Path) -> None:
     """Leave no data, keys or models in the folder of a job that is over; what tells how it went stays."""
@@ -111,7 +126,7 @@ def _tidy(work: Path) -> None:
     for path in work.glob("*"):
         if path.is_dir() and not path.is_symlink():
             folders.append(path)
-        elif path.name not in _KEPT:
+        elif path.name not in _KEPT and not path.name.startswith(_JOURNAL):
             path.unlink(missing_ok=True)
     for path in folders:
         try:

@@ -12,7 +12,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nevermined_fl.errors import NeverminedFLError, SessionFailed, SettingsError
+from nevermined_fl.errors import NeverminedFLError, SessionFailed, SettingsError, StorageFull
 from nevermined_fl.files import write_atomic, write_json
 from nevermined_fl.launcher.attempts import run_attempts
 from nevermined_fl.launcher.content import copy_file
@@ -52,6 +52,8 @@ async def run_participant(launcher: Launcher, job: Job, limits: Limits) -> None:
     if job.stage in {"preparing", "waiting", "running"}:
         try:
             reason = await limits.within(_take_part(launcher, job, watch))
+        except StorageFull:
+            raise  # the launcher's own: when there is room the stage is entered again
         except NeverminedFLError as error:
             logger.warning("job %s: %s", job.id, error)
             reason = error.message
@@ -228,6 +230,8 @@ async def _collect(launcher: Launcher, job: Job, record: SessionRecord, limits: 
         state = await launcher.patiently(settle, chain, account, order, until=limits.overtime)
         launcher.store.change(job.id, payment=state)
         await launcher.patiently(record_provenance, chain, account, order, record.model, until=limits.overtime)
+    except StorageFull:
+        raise  # as above
     except NeverminedFLError as error:
         logger.exception("job %s could not be settled", job.id)
         _close(launcher, job, "Error", f"settlement: {error.message}")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import resource
 from dataclasses import replace
 
 from flask import Flask
@@ -531,6 +532,19 @@ def an_unknown_path(door):
 def a_launcher_that_is_down(door):
     claims = door.order()
     return execute(door, claims["sub"], door.bearer("execute", **claims))
+
+
+@refused(507, "storage_full")
+def an_upload_to_a_disk_that_is_full(door):
+    headers = door.bearer("fl/upload")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # its databases are smaller than that
+    try:
+        answer = door.call("POST", "/fl/uploads", headers, data=b"a" * 50_001)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((door.settings.home / "content").iterdir()) == []
+    return answer
 
 
 @refused(500, "internal")

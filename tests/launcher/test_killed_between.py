@@ -11,6 +11,9 @@ import aiohttp
 import pytest
 from launcher_world import BUYER, CLOUD, HOSPITAL, PRICES, World
 
+from nevermined_fl.errors import StorageFull
+from nevermined_fl.launcher.store import Store
+
 CHAIN = {"register", "transfer_ownership", "was_associated_with", "fulfill_compute", "release", "used"} | {
     "was_derived_from"
 }
@@ -19,6 +22,21 @@ WRITES = CHAIN | {"publish", "add", "change", "keep_record", "admit"}
 
 class Killed(BaseException):
     """Nothing catches it, and nothing is done after it."""
+
+
+class FullOnce:
+    """A life in which each kind of write to the provider's database finds the disk full at first."""
+
+    def __init__(self):
+        self.labels = set()
+
+    def brittle(self, thing):
+        return Brittle(self, thing) if isinstance(thing, Store) else thing
+
+    def moment(self, label):
+        if label.startswith("before ") and label not in self.labels:
+            self.labels.add(label)
+            raise StorageFull("no room")
 
 
 class Life:
@@ -51,7 +69,7 @@ class Brittle:
             return found
 
         def write(*arguments, **named):
-            label = f"{name} {named['stage']}" if "stage" in named else f"{name} {' '.join(named)}".strip()
+            label = f"{name} stage {named['stage']}" if "stage" in named else f"{name} {' '.join(named)}".strip()
             self._life.moment(f"before {label}")
             answer = found(*arguments, **named)
             if "stage" in named:  # after all others nothing is done that lasts until the next write
@@ -129,6 +147,30 @@ async def test_one_asset_paid_once_whenever_the_launcher_dies(tmp_path, first_po
         wanted = CHAIN - ({"used", "was_derived_from"} if which == "cloud" else set())
         wanted -= {"register", "transfer_ownership", "was_associated_with"} if which == "hospital" else set()
         assert wanted <= {label.split()[1] for label in labels}
+
+
+async def test_a_full_disk_costs_no_job(world):
+    """Whatever could not be written is written when there is room; a buyer is told to come again."""
+    lives = {}
+    for provider in world.providers:
+        await provider.stop()
+        lives[provider] = FullOnce()
+        provider.brittle = lives[provider].brittle
+        await provider.start()
+    world.begin_session()
+    jobs = {}
+    for provider in world.providers:
+        agreement = world.agreements[provider.account.address]
+        workflow = world.session if provider is world.cloud else world.workflow
+        status, body = await provider.init(agreement, workflow)
+        assert (status, body["check"]) == (503, "unreachable")
+        jobs[provider] = await provider.begin(agreement, workflow)
+    for provider, job in jobs.items():
+        assert (await provider.wait(job, 30))["payment"] == "paid"
+    check_once(world)
+    assert {"before change stage running", "before keep_record", "before admit"} <= {
+        label for life in lives.values() for label in life.labels
+    }
 
 
 async def test_a_running_job_of_a_killed_launcher_goes_on_and_is_taken_over(world):
