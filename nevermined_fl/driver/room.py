@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _LEAST = 256 * 1024
 _REMIND = 60.0
+_FRESH = 2.0
 _LOOK = 0.5
 """Seconds between looks at a full disk: another program may make room, and nobody tells us."""
 
@@ -31,20 +32,21 @@ class Room:
     def __init__(self, folder: Path, context: dict[str, Any]) -> None:
         self._folder = folder
         self._context = context
-        self._said: float | None = None
+        self._noted = self._said = -_REMIND
         self.needed = 0
 
     def is_full(self) -> bool:
-        """Whether something that was refused would still find no room, as far as the disk says."""
-        if self.needed and shutil.disk_usage(self._folder).free >= self.needed:
-            self._clear()
+        """Whether something was refused just now, or would be refused again, as far as the disk says."""
+        if self.needed and time.monotonic() - self._noted > _FRESH and self._fits():
+            self.needed = 0
+            logger.info("there is room on the disk again", extra=self._context)
         return self.needed > 0
 
     def note(self, full: StorageFull) -> None:
         """Something found no room."""
         self.needed = max(self.needed, full.needed, _LEAST)
-        now = time.monotonic()
-        if self._said is not None and now - self._said < _REMIND:
+        self._noted = now = time.monotonic()
+        if now - self._said < _REMIND:
             return
         self._said = now
         free = shutil.disk_usage(self._folder).free
@@ -52,16 +54,14 @@ class Room:
         logger.error(text, self.needed, free, full.message, extra=self._context)
 
     async def wait(self, full: StorageFull, *, until: Callable[[], bool] = lambda: False) -> None:
-        """Return when another try makes sense: there is room, or the disk cannot say; or ``until`` holds."""
+        """Return when another try makes sense: there is room, or a quota of which the disk says nothing; or ``until``."""
         self.note(full)
         await asyncio.sleep(_LOOK)
-        while self.is_full() and not until():  # noqa: ASYNC110  no event tells that another program made room
+        while not self._fits() and not until():  # noqa: ASYNC110  no event tells that another program made room
             await asyncio.sleep(_LOOK)
 
-    def _clear(self) -> None:
-        # Where only a quota is full the disk cannot say so: ``_said`` stays, lest each try be told.
-        self.needed = 0
-        logger.info("there is room on the disk; trying again", extra=self._context)
+    def _fits(self) -> bool:
+        return shutil.disk_usage(self._folder).free >= self.needed
 
 
 async def wait_for_room(folder: Path, full: StorageFull) -> None:
