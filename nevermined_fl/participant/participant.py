@@ -204,7 +204,7 @@ class Participant:
                 finish, self._keep, self._plan, task, model=model, whole=whole, trained=trained
             )
             self._tell("round_trained", round=task.round, examples=kept.examples)
-        await self._deliver(kept, task.model)
+        await self._deliver(kept, task.model, task.attempt)
 
     async def _initialize(self, task: Initialize) -> None:
         """Make the first model, which nobody has yet; it travels as an update of round 0."""
@@ -216,11 +216,11 @@ class Participant:
             self._keep.add(kept)
         await self._deliver(kept, kept.update)
 
-    async def _deliver(self, kept: Kept, model: str) -> None:
+    async def _deliver(self, kept: Kept, model: str, attempt: int = 0) -> None:
         path = self._keep.path(kept.round, kept.seed, "update")
         await self._link.send_update(round_number=kept.round, digest=kept.update, path=path)
         self._tell("update_sent", round=kept.round)
-        report = Report(self._who.session, kept.round, model, kept.update, kept.examples, kept.metrics)
+        report = Report(self._who.session, kept.round, model, kept.update, kept.examples, kept.metrics, attempt)
         _judge(await self._link.report(report))
 
     async def _evaluate(self, task: Evaluate) -> None:
