@@ -6,12 +6,25 @@ import json
 
 import numpy as np
 import pytest
-from federation import ALGORITHM, HYPERPARAMETERS, make_plan, plain_fedavg, write_algorithm, write_datasets
+from federation import ALGORITHM, HYPERPARAMETERS, did, make_plan, plain_fedavg, write_algorithm, write_datasets
 
 from nevermined_fl.codecs import safetensors
 from nevermined_fl.errors import SessionFailed, SettingsError, TrainerError
+from nevermined_fl.session import draw
+from nevermined_fl.session.plan import EarlyStop
 from nevermined_fl.simulation import simulate
 from nevermined_fl.trainers import initial_model
+
+
+SLOW = """        if len(self.data()[0]) == 100:
+            import time
+            time.sleep(600)
+"""
+# The seed of the second attempt is another one; only the first one's training takes for ever.
+SEEDED = """        if seed in SLOW_SEEDS:
+            import time
+            time.sleep(600)
+"""
 
 
 @pytest.fixture
@@ -82,3 +95,114 @@ def test_an_overflowing_aggregate_fails_the_session_with_a_reason(tmp_path, worl
     plan = make_plan(datasets, initial, strategy="fedavgm", strategy_options=(("learning_rate", 5.0),))
     with pytest.raises(SessionFailed, match="round 1: the aggregated model"):
         simulate(plan, wild, datasets, tmp_path / "work", initial=initial)
+
+
+PARABOLA = """
+import numpy as np
+from nevermined_fl.trainers import Evaluation, Trainer, Update, load_table
+
+
+class Parabola(Trainer):
+    \"\"\"Whoever has the row (want, steepness) wants the weight to be there.\"\"\"
+
+    def initialize(self, seed):
+        return {"w": np.zeros(1, np.float32)}
+
+    def fit(self, model, seed):
+        (want, steepness), = load_table(self.inputs)[1]
+        w = model["w"]
+        steps, rate = self.hyperparameters["steps"], self.hyperparameters["rate"]
+        for _ in range(steps):
+            slope = {"w": np.float32(steepness) * (w - np.float32(want))}
+            w = w - np.float32(rate) * self.corrected(slope, {"w": w})["w"]
+        return Update({"w": w}, 1, step=steps * rate)
+
+    def evaluate(self, model):
+        return Evaluation(1, {})
+"""
+
+
+@pytest.fixture
+def parabolas(tmp_path):
+    """Two participants that together want 6; tests/trainers/test_correction.py has the arithmetic."""
+    algorithm, datasets = write_algorithm(tmp_path, PARABOLA), {}
+    for name, row in (("a", "2,1"), ("b", "8,2")):
+        path = datasets[did(name)] = tmp_path / f"{name}.csv"
+        path.write_text(f"want,steepness\n{row}\n")
+    initial, _ = initial_model(algorithm, {}, 11)
+
+    def run(strategy, rounds, steps=2, rate=0.5, options=(), **changes):
+        hyperparameters = (("rate", rate), ("steps", steps))
+        changes |= {"rounds": rounds, "strategy": strategy, "strategy_options": options, "metrics": ()}
+        plan = make_plan(datasets, initial, hyperparameters=hyperparameters, **changes)
+        folder = tmp_path / f"{strategy} {rounds} {plan.precision}"
+        tensors = safetensors.load(simulate(plan, algorithm, datasets, folder, initial=initial).model)
+        assert list(tensors) == ["w"]
+        return float(tensors["w"][0])
+
+    return run
+
+
+def test_two_rounds_of_scaffold_give_what_was_computed_by_hand(parabolas):
+    assert [parabolas("scaffold", rounds) for rounds in (1, 2)] == [4.75, 5.75]
+
+
+def test_where_data_pull_apart_fedprox_and_scaffold_come_nearer_to_what_all_want(parabolas):
+    """All want 6. The numbers are those of the same loops in tests/trainers/test_correction.py."""
+    pace = 12, 20, 0.1
+    assert parabolas("fedavg", *pace) == pytest.approx(5.17684, abs=1e-5)
+    assert parabolas("fedprox", *pace, (("mu", 4.0),)) == pytest.approx(5.61091, abs=1e-5)
+    assert parabolas("scaffold", *pace) == pytest.approx(5.99319, abs=1e-5)
+    assert parabolas("scaffold", *pace, precision="int8") == pytest.approx(5.99319, abs=2e-3)
+
+
+def run(world, folder, **changes):
+    """A session of the three datasets; its result and the names of its events."""
+    algorithm, datasets, initial = world
+    plan = make_plan(datasets, initial, **changes)
+    told = []
+    given = None if plan.initial_model == "participant" else initial
+    result = simulate(plan, algorithm, datasets, folder, initial=given, on_event=told.append)
+    return result, [line["event"] for line in told]
+
+
+def test_a_participant_makes_the_first_model_that_the_buyer_would_have_made(tmp_path, world):
+    bought, _ = run(world, tmp_path / "one", rounds=1)
+    made, told = run(world, tmp_path / "two", rounds=1, initial_model="participant")
+    assert made.digest == bought.digest
+    assert told.count("initialized") == 1
+
+
+def test_a_session_ends_early_evaluates_now_and_then_and_keeps_checkpoints(tmp_path, world):
+    stop = EarlyStop("accuracy", target=0.8)
+    result, told = run(world, tmp_path, rounds=9, early_stop=stop, evaluate_every=2, checkpoint_every=2)
+    assert [bool(done.evaluations) for done in result.history] == [False, True, False, True]
+    assert [dict(done.metrics).get("accuracy", 0) > 0.8 for done in result.history] == [False, False, False, True]
+    assert sorted(path.name for path in (result.outputs / "checkpoints").iterdir()) == [
+        "round-2.safetensors",
+        "round-4.safetensors",
+    ]
+    assert (result.outputs / "checkpoints" / "round-4.safetensors").read_bytes() == result.model
+    assert "stopped_early" in told
+
+
+def test_more_are_asked_than_are_needed_and_the_round_closes_without_the_slowest(tmp_path, world):
+    _, datasets, initial = world
+    slow = ALGORITHM.replace("        x, y = self.data()\n        w, b", SLOW + "        x, y = self.data()\n        w, b")
+    algorithm = write_algorithm(tmp_path, slow)
+    changes = {"participants_ratio": 0.5, "min_participants": 1, "over_selection": 1.5, "rounds": 2, "metrics": ()}
+    result, _ = run((algorithm, datasets, initial), tmp_path / "work", **changes)
+    # Who has 100 rows trains for ever: it is never among those that count, and its work is ended each time.
+    assert [sorted(update.weight for update in done.updates) for done in result.history] == [[40, 70]] * 2
+
+
+def test_a_round_that_nobody_could_answer_is_begun_again(tmp_path, world):
+    _, datasets, initial = world
+    plan = make_plan(datasets, initial)
+    seeds = {draw.training_seed(plan, 1, member) for member in datasets}
+    slow = SEEDED.replace("SLOW_SEEDS", str(seeds))
+    slow = ALGORITHM.replace("        x, y = self.data()\n        w, b", slow + "        x, y = self.data()\n        w, b")
+    algorithm = write_algorithm(tmp_path, slow)
+    result, told = run((algorithm, datasets, initial), tmp_path / "work", rounds=1, repeats=1, round_timeout=4.0)
+    assert told.count("round_repeated") == 1
+    assert len(result.history[0].updates) == 3

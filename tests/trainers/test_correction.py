@@ -19,17 +19,17 @@ WANTS, STEEPNESS = {"a": 2.0, "b": 8.0}, {"a": 1.0, "b": 2.0}
 STEPS, RATE = 2, 0.5
 
 
-def train(who, corrected, x):
+def train(who, corrected, x, steps=STEPS, rate=RATE):
     """The participant's local steps, and what its update has besides the weights."""
     w = x.astype(np.float32)
-    for _ in range(STEPS):
+    for _ in range(steps):
         slope = STEEPNESS[who] * (w - WANTS[who])
-        w = w - RATE * corrected.gradients({"w": slope}, {"w": w})["w"]
-    update = Update({"w": w}, 1, step=STEPS * RATE)
+        w = w - rate * corrected.gradients({"w": slope}, {"w": w})["w"]
+    update = Update({"w": w}, 1, step=steps * rate)
     return w, corrected.extras(update)
 
 
-def scaffold(rounds):
+def scaffold(rounds, *pace):
     """The algorithm as its paper writes it, with everybody in every round; x, c and each c_i after each round."""
     x, c, own = np.zeros(1, np.float32), np.zeros(1, np.float32), {"a": np.zeros(1), "b": np.zeros(1)}
     told = []
@@ -37,7 +37,7 @@ def scaffold(rounds):
         given = {}
         for who in WANTS:
             before = {"w": own[who].astype(np.float32)} if number else None
-            given[who] = train(who, correction.make("scaffold", {}, {"w": x}, {"w": c}, before), x)
+            given[who] = train(who, correction.make("scaffold", {}, {"w": x}, {"w": c}, before), x, *pace)
         x = np.mean([w for w, _ in given.values()], axis=0)
         c = c + np.mean([extras["control/w"] for _, extras in given.values()], axis=0)
         own = {who: own[who] + given[who][1]["control/w"] for who in WANTS}
@@ -45,10 +45,10 @@ def scaffold(rounds):
     return told
 
 
-def averaged(strategy, options, rounds):
+def averaged(strategy, options, rounds, *pace):
     x = np.zeros(1, np.float32)
     for _ in range(rounds):
-        made = [train(who, correction.make(strategy, options, {"w": x}, {}, None), x)[0] for who in WANTS]
+        made = [train(who, correction.make(strategy, options, {"w": x}, {}, None), x, *pace)[0] for who in WANTS]
         x = np.mean(made, axis=0)
     return float(x[0])
 
@@ -65,15 +65,22 @@ def test_two_rounds_of_scaffold_by_hand():
     assert scaffold(2) == [(4.75, -4.75, -1.5, -8.0), (5.75, -1.0, 2.875, -4.875)]
 
 
-def test_scaffold_finds_what_everybody_wants_and_the_others_do_not():
-    """FedAvg rests where x = (2 + (x - 2) / 4 + 8) / 2, at 38/7; with mu = 1 each slope is one steeper.
-
-    FedProx, A: y -> y - (2 y - 2 - x) / 2 = 1 + x / 2 at once. B: y -> y - (3 y - 16 - x) / 2 = 8 + x / 2 - y / 2, so
-    x -> 8 -> 4 + x / 2. It rests where x = (5 + x) / 2, at 5.
-    """
+def test_fedavg_rests_elsewhere_than_where_all_want_to_be():
+    """Where x = (2 + (x - 2) / 4 + 8) / 2, at 38/7; SCAFFOLD rests at 6."""
     assert averaged("fedavg", {}, 40) == pytest.approx(38 / 7)
-    assert averaged("fedprox", {"mu": 1.0}, 40) == pytest.approx(5.0)
     assert scaffold(40)[-1][0] == pytest.approx(6.0)
+
+
+def test_the_more_local_steps_the_more_fedprox_and_scaffold_are_worth():
+    """With many steps a participant of FedAvg ends where it alone wants to be, and their mean is 5.
+
+    With FedProx it ends at (s * want + mu * x) / (s + mu). All rest where the sum of s * (want - x) / (s + mu) is 0:
+    for mu = 4 at (2 / 5 + 16 / 6) / (1 / 5 + 2 / 6) = 5.75, for ever larger mu nearer to 6, where SCAFFOLD rests.
+    """
+    pace = 100, 0.1
+    assert averaged("fedavg", {}, 60, *pace) == pytest.approx(5.0, abs=1e-3)
+    assert averaged("fedprox", {"mu": 4.0}, 60, *pace) == pytest.approx(5.75, abs=1e-3)
+    assert scaffold(120, *pace)[-1][0] == pytest.approx(6.0, abs=1e-3)
 
 
 def test_gradients_of_some_tensors_alone_are_corrected_alone():
