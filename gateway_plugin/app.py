@@ -93,9 +93,9 @@ def open_gateway(home: Path | str) -> tuple[Flask, Gateway]:
     network = load_network(settings.path(settings.network))
     account = load_account(settings.path(settings.key_file), read_password(settings.path(settings.password_file)))
     app = Flask("gateway_plugin", static_folder=None)
-    gateway = register(
-        app, settings, account=account, chain=connect(network), metadata=HttpMetadata(network.metadata_url)
-    )
+    chain = connect(network, proxy=settings.launcher.proxy_for(network.rpc_url))
+    metadata = HttpMetadata(network.metadata_url, proxy=settings.launcher.proxy_for(network.metadata_url))
+    gateway = register(app, settings, account=account, chain=chain, metadata=metadata)
     app.add_url_rule("/", endpoint="root", view_func=partial(info, gateway), methods=["GET"])
     app.register_error_handler(HTTPException, plain_http_error)
     return app, gateway

@@ -6,10 +6,12 @@ Each field's docstring-comment gives its unit and default; docs/settings.md list
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
+from urllib.parse import urlsplit
 
 from nevermined_fl.errors import SettingsError
 
@@ -25,6 +27,9 @@ __all__ = [
     "load_provider",
     "save_network",
 ]
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_PROXY = re.compile(r"http://([A-Za-z0-9.\-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,10 @@ class LauncherSettings:
     """How often a job that lost its peer is started again."""
     proxy: str = ""
     """HTTP CONNECT proxy, ``http://host:port``, that every outbound connection goes through; default none."""
+
+    def proxy_for(self, url: str) -> str:
+        """The proxy through which a service of network.json is asked; one on this very machine is asked directly."""
+        return "" if urlsplit(url).hostname in _LOOPBACK else self.proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +169,11 @@ def load_provider(home: Path | str) -> ProviderSettings:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not TOML: {error}") from error
     settings: ProviderSettings = _parse(ProviderSettings, body | {"home": Path(home).resolve()}, str(path))
+    if settings.launcher.proxy and not _PROXY.fullmatch(settings.launcher.proxy):
+        raise SettingsError(
+            f"{path}: launcher.proxy should be http://host:port, without a password",
+            hint="TLS runs inside of the tunnel, so the proxy itself is spoken to in plain HTTP",
+        )
     return settings
 
 

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 __all__ = ["connect"]
 
 
-def connect(network: Network, *, patience: float = 30.0) -> Chain:
+def connect(network: Network, *, patience: float = 30.0, proxy: str = "") -> Chain:
     """The chain of a network; nothing is asked of it yet.
 
     Args:
         network: as :func:`nevermined_fl.settings.load_network` reads it.
         patience: seconds for which an answer that does not come is asked for again.
+        proxy: HTTP proxy on the way to the node, ``http://host:port``.
     """
     from nevermined_fl.chain.nevermined import NeverminedChain  # noqa: PLC0415  web3 takes 3 s to import
 
-    return NeverminedChain(network, patience=patience)
+    return NeverminedChain(network, patience=patience, proxy=proxy)

@@ -26,12 +26,13 @@ class Deployment:
     Args:
         network: where they are.
         patience: as of Node.
+        proxy: as of Node.
     """
 
-    def __init__(self, network: Network, *, patience: float = 30.0) -> None:
+    def __init__(self, network: Network, *, patience: float = 30.0, proxy: str = "") -> None:
         self._network = network
         self._contracts: dict[str, Contract] = {}
-        self.node = Node(network.rpc_url, chain_id=network.chain_id, patience=patience)
+        self.node = Node(network.rpc_url, chain_id=network.chain_id, patience=patience, proxy=proxy)
 
     def contract_address(self, name: str) -> str:
         """Address of a contract by its Nevermined name."""

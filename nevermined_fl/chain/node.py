@@ -62,10 +62,16 @@ class Node:
         chain_id: refuse to sign for a node with another one; 0 takes the node's.
         patience: seconds to go on asking for an answer that does not come.
         timeout: seconds for one answer.
+        proxy: HTTP proxy on the way, ``http://host:port``; without one the environment's.
     """
 
-    def __init__(self, rpc_url: str, *, chain_id: int = 0, patience: float = 30.0, timeout: float = 10.0) -> None:
-        provider = HTTPProvider(rpc_url, request_kwargs={"timeout": timeout}, exception_retry_configuration=None)
+    def __init__(
+        self, rpc_url: str, *, chain_id: int = 0, patience: float = 30.0, timeout: float = 10.0, proxy: str = ""
+    ) -> None:
+        options: dict[str, Any] = {"timeout": timeout}
+        if proxy:
+            options["proxies"] = {"http": proxy, "https": proxy}
+        provider = HTTPProvider(rpc_url, request_kwargs=options, exception_retry_configuration=None)
         # No middleware: it would name accounts, guess gas and retry, all of which is done here.
         self.web3 = Web3(provider, middleware=[])
         self.rpc_url = rpc_url

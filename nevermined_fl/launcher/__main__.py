@@ -41,15 +41,15 @@ def open_launcher(settings: ProviderSettings) -> Launcher:
     return Launcher(
         settings=settings,
         account=account,
-        chain=connect(network),
-        metadata=HttpMetadata(network.metadata_url),
+        chain=connect(network, proxy=settings.launcher.proxy_for(network.rpc_url)),
+        metadata=HttpMetadata(network.metadata_url, proxy=settings.launcher.proxy_for(network.metadata_url)),
         metadata_url=network.metadata_url,
         backend=open_backend(settings),
         store=store,
         approvals=Approvals(settings.path("provider.sqlite")),
         content=Content(settings.path("content")),
         records=Records(store, account),
-        web=Web(private=settings.policy.allow_private_targets),
+        web=Web(private=settings.policy.allow_private_targets, proxy=settings.launcher.proxy),
     )
 
 

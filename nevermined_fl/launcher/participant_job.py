@@ -12,7 +12,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nevermined_fl.errors import NeverminedFLError, SessionFailed, SettingsError, StorageFull
+from nevermined_fl.errors import NeverminedFLError, SessionFailed, SettingsError, StorageFull, TransportError
 from nevermined_fl.files import write_atomic, write_json
 from nevermined_fl.launcher.attempts import run_attempts
 from nevermined_fl.launcher.content import copy_file
@@ -20,7 +20,7 @@ from nevermined_fl.launcher.fetch import fetch
 from nevermined_fl.launcher.inputs import lay_out
 from nevermined_fl.launcher.relay import Relay
 from nevermined_fl.launcher.settlement import is_contributor, record_provenance, settle
-from nevermined_fl.launcher.targets import parse_endpoint, resolve
+from nevermined_fl.launcher.targets import Target, parse_endpoint, resolve
 from nevermined_fl.launcher.watch import RecordWatch
 from nevermined_fl.permissions import blocks_needed
 from nevermined_fl.ports import JobSpec
@@ -173,18 +173,29 @@ def _any(_: SessionRecord) -> bool:
 async def _open_relay(launcher: Launcher, job: Job, record: SessionRecord) -> Relay:
     work, plan = launcher.work(job.id), job.order.plan()
     host, port = parse_endpoint(record.endpoints["native"])
-    target = await resolve(host, port, private=launcher.settings.policy.allow_private_targets)
+    until = job.created + launcher.settings.limits.job_seconds
+    target = await launcher.retrying(lambda: _target(launcher, host, port), until=until)
     endpoint = {
         "url": record.endpoints["native"],
         "fingerprint": record.fingerprint,
         "certificate": record.certificate,
     }
     write_json(work / "endpoint.json", endpoint)
-    # Twice over what an honest participant sends, retransmissions and restarts included.
-    budget = 4 * (plan.rounds + 1) * (plan.model_size() + _MESSAGE_BYTES)
+    # Twice over what an honest participant sends, retransmissions and restarts included; it may make the first model.
+    sent = sum(tensor.size() for tensor in plan.carried()) + _MESSAGE_BYTES
+    budget = 4 * (plan.rounds * (1 + plan.repeats) + 2) * sent
     relay = Relay(work / "relay.sock", target, budget=budget)
     await relay.start()
     return relay
+
+
+async def _target(launcher: Launcher, host: str, port: int) -> Target:
+    try:
+        return await resolve(host, port, private=launcher.settings.policy.allow_private_targets)
+    except TransportError:
+        if not launcher.settings.launcher.proxy:
+            raise
+        return Target(host, port, ())  # a name that the proxy alone may know
 
 
 def _spec(launcher: Launcher, job: Job) -> JobSpec:

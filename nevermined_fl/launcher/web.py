@@ -1,10 +1,15 @@
-"""Web: requests to hosts that strangers named, in DDOs: judged addresses only, no redirects, nothing without a size."""
+"""Web: requests to hosts that strangers named, in DDOs: judged addresses only, no redirects, nothing without a size.
+
+With a proxy, the proxy is what is dialled, and it looks names up: then addresses in URLs are judged here, and those of
+names as far as they are known here; what the proxy may reach is its own to say.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -25,10 +30,16 @@ _BUSY = frozenset({408, 429})
 
 
 class Web:
-    """One pool of connections. ``private`` opens private, loopback and link-local addresses."""
+    """One pool of connections.
 
-    def __init__(self, *, private: bool) -> None:
+    Args:
+        private: whether private, loopback and link-local addresses may be asked.
+        proxy: HTTP proxy that everything goes through, ``http://host:port``.
+    """
+
+    def __init__(self, *, private: bool, proxy: str = "") -> None:
         self._private = private
+        self._proxy = proxy
         self._session: aiohttp.ClientSession | None = None
 
     async def json(self, method: str, url: str, *, seconds: float = 30.0, **options: Any) -> tuple[int, Any]:
@@ -58,10 +69,16 @@ class Web:
     async def _request(
         self, method: str, url: str, feed: Callable[[bytes], None], seconds: float, options: Mapping[str, Any]
     ) -> int:
-        self._judge(url)
+        host = self._judge(url)
+        if self._proxy and host:
+            with suppress(TransportError):  # a name that is not known here
+                await resolve(host, 0, private=self._private)
         limit = aiohttp.ClientTimeout(total=seconds, sock_connect=10, sock_read=60)
         try:
-            async with self._open().request(method, url, timeout=limit, allow_redirects=False, **options) as answer:
+            asked = self._open().request(
+                method, url, timeout=limit, allow_redirects=False, proxy=self._proxy or None, **options
+            )
+            async with asked as answer:
                 if answer.status >= 300:
                     raise _refusal(url, answer.status, await answer.content.read(2048))
                 async for block in answer.content.iter_chunked(_BLOCK):
@@ -70,21 +87,27 @@ class Web:
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError) as error:
             raise TransportError(f"{url} did not answer: {type(error).__name__}") from error
 
-    def _judge(self, url: str) -> None:
-        # aiohttp asks its resolver about names alone, so addresses are judged here.
+    def _judge(self, url: str) -> str:
+        """Judge the address in a URL; the name that stands in its place.
+
+        aiohttp asks its resolver about names alone, so addresses are judged here.
+        """
         try:
             host = URL(url).host or ""
             socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
         except (ValueError, TypeError) as error:
             raise InvalidRequest(f"{url[:100]!r} is not a URL", check="endpoint_form") from error
         except OSError:
-            return
+            return host
         if not is_allowed(host, private=self._private):
             raise PermissionDenied(f"this provider does not dial {host}", check="target_allowed")
+        return ""
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(resolver=_Resolver(private=self._private), limit=64)
+            # The proxy is the provider's own, wherever it is.
+            resolver = aiohttp.ThreadedResolver() if self._proxy else _Resolver(private=self._private)
+            connector = aiohttp.TCPConnector(resolver=resolver, limit=64)
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 

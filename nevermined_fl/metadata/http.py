@@ -36,9 +36,10 @@ class HttpMetadata:
         url: of the metadata API, without path.
         patience: seconds during which an API that does not answer is asked again.
         timeout: seconds that one answer may take.
+        proxy: HTTP proxy on the way, ``http://host:port``; without one the environment's.
     """
 
-    def __init__(self, url: str, *, patience: float = 30.0, timeout: float = 10.0) -> None:
+    def __init__(self, url: str, *, patience: float = 30.0, timeout: float = 10.0, proxy: str = "") -> None:
         self._url = url.rstrip("/")
         self._patience = patience
         self._timeout = timeout
@@ -47,7 +48,9 @@ class HttpMetadata:
         context = httpx.create_ssl_context() if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         # A proxy of the user's environment cannot reach the user's own machine.
         trust = parts.hostname not in _LOOPBACK
-        self._client = httpx.Client(timeout=timeout, follow_redirects=False, trust_env=trust, verify=context)
+        self._client = httpx.Client(
+            timeout=timeout, follow_redirects=False, trust_env=trust, verify=context, proxy=proxy or None
+        )
 
     def publish(self, ddo: Mapping[str, Any]) -> None:
         """As ``ports.Metadata.publish``."""
