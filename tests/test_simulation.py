@@ -188,7 +188,9 @@ def test_a_session_ends_early_evaluates_now_and_then_and_keeps_checkpoints(tmp_p
 
 def test_more_are_asked_than_are_needed_and_the_round_closes_without_the_slowest(tmp_path, world):
     _, datasets, initial = world
-    slow = ALGORITHM.replace("        x, y = self.data()\n        w, b", SLOW + "        x, y = self.data()\n        w, b")
+    slow = ALGORITHM.replace(
+        "        x, y = self.data()\n        w, b", SLOW + "        x, y = self.data()\n        w, b"
+    )
     algorithm = write_algorithm(tmp_path, slow)
     changes = {"participants_ratio": 0.5, "min_participants": 1, "over_selection": 1.5, "rounds": 2, "metrics": ()}
     result, _ = run((algorithm, datasets, initial), tmp_path / "work", **changes)
@@ -201,7 +203,9 @@ def test_a_round_that_nobody_could_answer_is_begun_again(tmp_path, world):
     plan = make_plan(datasets, initial)
     seeds = {draw.training_seed(plan, 1, member) for member in datasets}
     slow = SEEDED.replace("SLOW_SEEDS", str(seeds))
-    slow = ALGORITHM.replace("        x, y = self.data()\n        w, b", slow + "        x, y = self.data()\n        w, b")
+    slow = ALGORITHM.replace(
+        "        x, y = self.data()\n        w, b", slow + "        x, y = self.data()\n        w, b"
+    )
     algorithm = write_algorithm(tmp_path, slow)
     result, told = run((algorithm, datasets, initial), tmp_path / "work", rounds=1, repeats=1, round_timeout=4.0)
     assert told.count("round_repeated") == 1
