@@ -15,7 +15,6 @@ from nevermined_fl.session.plan import EarlyStop
 from nevermined_fl.simulation import simulate
 from nevermined_fl.trainers import initial_model
 
-
 SLOW = """        if len(self.data()[0]) == 100:
             import time
             time.sleep(600)
