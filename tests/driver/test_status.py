@@ -1,0 +1,98 @@
+"""Who is late, and why? The status says it in words of ours and in numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from driver_world import Attentive, acting, reached, told
+from transport_worlds import ALICE, BOB, SESSION, digest, make_model
+
+from nevermined_fl.driver import watch
+from nevermined_fl.messages import Report, Train
+from nevermined_fl.session import Phase
+
+PLAN = {"rounds": 2, "metrics": ()}
+
+
+def states(world):
+    """Of Alice and of Bob, without the seconds."""
+    rows = world.driver._status.body()["members"]
+    assert [row["participant"] for row in rows] == [ALICE, BOB]
+    return [{name: value for name, value in row.items() if name not in {"participant", "seconds"}} for row in rows]
+
+
+async def test_a_participant_from_absent_to_reported(tmp_path):
+    world = Attentive(tmp_path, **PLAN)
+    async with acting(world):
+        alice = await world.joined(ALICE)
+        assert states(world) == [{"state": "waiting"}, {"state": "absent"}]
+        bob = await world.joined(BOB)
+        assert states(world) == [{"state": "waiting"}, {"state": "waiting"}]
+        task = await alice.next_task(after=0, wait=5)
+        assert isinstance(task, Train)
+        assert states(world)[0] == {"state": "training"}
+        world.driver.service.model_path(task.model, participant=ALICE)
+        assert states(world)[0] == {"state": "fetching"}
+        world.driver.service.fetched(ALICE)
+        assert states(world)[0] == {"state": "training"}
+        raw = make_model(3.0)
+        await world.upload_part(alice, 1, ALICE, raw, 100_000)
+        assert states(world)[0] == {"state": "uploading", "bytes": 100_000, "total": len(raw)}
+        (tmp_path / "update").write_bytes(raw)
+        await alice.send_update(round_number=1, digest=digest(raw), path=tmp_path / "update")
+        wrong = await alice.report(Report(SESSION, 1, digest(raw), digest(raw), 10, {}))
+        assert (wrong.accepted, states(world)[0]) == (False, {"state": "refused", "code": "other_model"})
+        await alice.send_update(round_number=1, digest=digest(raw), path=tmp_path / "update")
+        assert (await alice.report(Report(SESSION, 1, task.model, digest(raw), 10, {}))).accepted
+        assert states(world) == [{"state": "reported"}, {"state": "waiting"}]
+        await bob.leave()
+        assert states(world)[1] == {"state": "left"}
+
+
+async def test_who_never_asks_for_his_task_is_silent_and_for_how_long(tmp_path):
+    world = Attentive(tmp_path, **PLAN)
+    async with acting(world):
+        await world.joined(ALICE)
+        await world.joined(BOB)
+        world.driver._watch._seen[BOB].heard -= 61.0
+        world.driver._watch._seen[ALICE].heard -= watch._SILENT - 5
+        alice, bob = world.driver._status.body()["members"]
+        assert (alice["state"], bob["state"]) == ("waiting", "silent")
+        assert 61.0 <= bob["seconds"] < 90.0
+
+
+async def test_after_a_restart_nobody_was_heard_of_yet(tmp_path):
+    world = Attentive(tmp_path, **PLAN)
+    async with acting(world):
+        await world.joined(ALICE)
+        await world.joined(BOB)
+        await world.restart()
+        assert states(world) == [{"state": "silent"}, {"state": "silent"}]
+
+
+async def test_the_file_follows_the_phases_and_has_no_words_of_peers(tmp_path):
+    world = Attentive(tmp_path, **PLAN)
+    path = tmp_path / "coordinator" / "status.json"
+    async with acting(world) as actors:
+        actors.hold(BOB, 2)
+        actors.begin()
+        await reached(world, lambda session: session.round == 2 and session.phase is Phase.REPORTING)
+        await told(world, "update_accepted", 3)
+        while (body := json.loads(path.read_text()))["updates"] < 1 or body["round"] < 2:  # noqa: ASYNC110  a file has no event
+            await asyncio.sleep(0.01)
+        assert (body["session"], body["phase"], body["rounds"], body["target"]) == (SESSION, "reporting", 2, 2)
+        assert (body["turn"], body["attempt"], body["problem"]) == (2, 0, "")
+        assert body["deadline"] > body["time"]
+        assert {row["participant"]: row["state"] for row in body["members"]} == {ALICE: "reported", BOB: "training"}
+    actors_gone = json.loads(path.read_text())
+    assert actors_gone["phase"] == "reporting"
+
+
+async def test_a_finished_session_says_so(tmp_path):
+    world = Attentive(tmp_path, **PLAN)
+    async with acting(world) as actors:
+        actors.begin()
+        await world.running
+        body = json.loads((tmp_path / "coordinator" / "status.json").read_text())
+    assert (body["phase"], body["members"], body["deadline"]) == ("finished", [], None)
