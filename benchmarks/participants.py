@@ -55,7 +55,7 @@ async def take_part(folder: Path, plan: Plan, trainer: Any) -> None:
     key = JobKey.load(folder / "job.key")
     who = Credentials(job["session"], job["participant"], job["token"], key, job["fingerprint"])
     context = pinned_context(job["certificate"], job["fingerprint"]) if job["tls"] else None
-    limit = safetensors.file_size(plan.schema)
+    limit = safetensors.file_size(plan.carried())
     link = HttpLink(job["url"], key=key, context=context, patience=_PATIENCE, limit=limit)
     try:
         await Participant(plan, who, link=link, trainer=trainer, folder=folder).run()

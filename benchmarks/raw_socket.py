@@ -13,13 +13,18 @@ import time
 from multiprocessing import get_context
 from statistics import median
 
+from benchmarks.measure import loopback_bytes
+
 _PIECE = 1 << 20
 _REPEATS = 4
 _PROCESSES = 10
 
 
-def transfer(size: int, clients: int) -> float:
-    """Seconds for ``clients`` to fetch ``size`` bytes each and to send as many back; the median after a warm-up."""
+def transfer(size: int, clients: int) -> tuple[float, float]:
+    """``clients`` fetch ``size`` bytes each and send as many back.
+
+    Returns the median of the seconds after a warm-up, and what crossed the loopback per byte of these.
+    """
     block = memoryview(os.urandom(min(size, 32 * _PIECE)))
     spawn = get_context("spawn")
     with socket.create_server(("127.0.0.1", 0), backlog=clients) as server:
@@ -29,12 +34,14 @@ def transfer(size: int, clients: int) -> float:
         for child in children:
             child.start()
         connections = [server.accept()[0] for _ in range(clients)]
+        before = loopback_bytes()
         took = [_exchange(connections, block, size) for _ in range(1 + _REPEATS)]
+        crossed = loopback_bytes() - before
         for connection in connections:
             connection.close()
         for child in children:
             child.join()
-    return median(took[1:])
+    return median(took[1:]), crossed / (2 * size * clients * len(took))
 
 
 def _exchange(connections: list[socket.socket], block: memoryview, size: int) -> float:

@@ -41,12 +41,14 @@ def measure_rounds(work: Work, *, scratch: Path | None = None, raw: bool = False
         market = Market(work.clients)
         jobs = lay_out(work, market, Path(folder))
         os.sync()  # what was prepared is not written out during the rounds
-        seconds = raw_socket.transfer(work.params * 4, work.clients) if raw else None
+        sockets = raw_socket.transfer(work.params * 4, work.clients) if raw else None
         with AdmissionServer(market, jobs.coordinator / "admission.sock"):
             found = _run(work, jobs)
     line = {"params": work.params, "clients": work.clients, "tls": work.tls, **found, "load": before}
-    if seconds is not None:
-        line |= {"raw_socket_s": round(seconds, 4), "ratio_to_raw": round(found["round_s"] / seconds, 2)}
+    if sockets is not None:
+        seconds, wire = sockets
+        line |= {"raw_socket_s": round(seconds, 4), "raw_socket_wire_ratio": round(wire, 4)}
+        line |= {"ratio_to_raw": round(found["round_s"] / seconds, 2)}
     return line
 
 
