@@ -42,7 +42,7 @@ def create(name: str, options: Mapping[str, float] | None = None) -> Aggregator:
         InvalidRequest: no such strategy, no such option, or a value out of the option's limits.
     """
     kind = _load(name)
-    known: dict[str, type[float]] = {field.name: type(field.default) for field in fields(kind)}
+    known: dict[str, Any] = {field.name: type(field.default) for field in fields(kind)}
     for option, value in (options or {}).items():
         if option not in known:
             expected = ", ".join(sorted(known)) or "none"

@@ -134,6 +134,7 @@ class _Work:
         fitting = _AT_ONCE_BYTES // (4 * len(updates)) // delta.GROUP * delta.GROUP
         count = min(_BLOCK, max(delta.GROUP, fitting)) if at_once else _BLOCK
         self.schema, self.updates = schema, updates
+        _keep_freed_memory()
         self._pieces = pieces(schema, count)
         self._threads = min(_THREADS, len(self._pieces))
         self._desks: SimpleQueue[Desk] = SimpleQueue()
@@ -160,6 +161,15 @@ class _Work:
             return do(desk, piece)
         finally:
             self._desks.put(desk)
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep some megabytes of freed blocks for the next piece.
+
+    It gives the top of its heap back as soon as that is twice the largest block it has ever seen freed, and then gets
+    every page of it zeroed again, piece by piece. Nothing touches this block, so it costs nothing.
+    """
+    np.empty(8 << 20, np.uint8)
 
 
 @contextmanager
