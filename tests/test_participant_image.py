@@ -1,6 +1,8 @@
-"""The participant's image refuses what its provider does not want."""
+"""The participant's image refuses what its provider does not want, and says goodbye when it is stopped."""
 
+import asyncio
 import os
+import signal
 import subprocess
 import sys
 
@@ -12,6 +14,18 @@ from nevermined_fl.codecs import safetensors
 from nevermined_fl.files import write_json
 from nevermined_fl.launcher.certificates import ensure_certificate
 from nevermined_fl.tokens import JobKey
+
+from transport_worlds import ALICE, BOB, SESSION, HttpWorld  # isort: skip
+
+ENDLESS = """
+import time
+from nevermined_fl import Trainer
+
+class Endless(Trainer):
+    def fit(self, model, seed):
+        print("training", flush=True)
+        time.sleep(600)
+"""
 
 
 def run(tmp_path, **job):
@@ -36,3 +50,31 @@ def test_an_algorithm_is_not_run_without_isolation_where_that_is_required(tmp_pa
     done = run(tmp_path, **job)
     assert done.returncode == code, done.stderr
     assert ("cannot be isolated here" in done.stderr) == bool(job)
+
+
+async def test_whoever_is_stopped_while_it_trains_tells_the_coordinator_that_no_answer_will_come(tmp_path):
+    world = await HttpWorld(tmp_path).start()
+    job = {"session": SESSION, "participant": ALICE, "members": list(world.plan.members), "entrypoint": "algorithm.py"}
+    write_json(tmp_path / "job.json", job | {"parameters": world.plan.to_parameters()})
+    endpoint = {"url": f"https://127.0.0.1:{world.port}", "fingerprint": world.fingerprint}
+    write_json(tmp_path / "endpoint.json", endpoint | {"certificate": world.certificate})
+    world.keys[ALICE].save(tmp_path / "job.key")
+    (tmp_path / "join.jwt").write_text(ALICE)
+    for name in ("inputs", "transformations"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "transformations" / "algorithm.py").write_text(ENDLESS)
+    await world.joined(BOB)
+    command = [sys.executable, "-m", "participant_image", str(tmp_path)]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stderr=pipe)
+    heard = ""
+    while not heard.endswith("training\n"):
+        line = await asyncio.wait_for(process.stderr.readline(), 60)
+        assert line, heard
+        heard += line.decode()
+
+    process.send_signal(signal.SIGTERM)
+
+    assert await asyncio.wait_for(process.wait(), 30) == 3, heard
+    assert [line["participant"] for line in world.told if line["event"] == "left"] == [ALICE]
+    await world.close()
