@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,8 @@ from transport_worlds import SESSION, make_certificate
 from nevermined_fl import logs
 from nevermined_fl.codecs import safetensors
 from nevermined_fl.driver import Driver
+from nevermined_fl.driver.room import wait_for_room
+from nevermined_fl.errors import StorageFull
 from nevermined_fl.files import append_line, sha256_bytes, write_atomic
 from nevermined_fl.participant import Credentials, Participant
 from nevermined_fl.ports import Admitted
@@ -57,10 +60,10 @@ class Ground:
     changes: dict = field(default_factory=dict)
 
     @classmethod
-    def make(cls, folder, kind, members=MEMBERS, **changes):
+    def make(cls, folder, kind, members=MEMBERS, rows=60, **changes):
         folder.mkdir(parents=True)
         rng = np.random.default_rng(3)
-        tensors = {"w": rng.normal(0, 1, (60, 40)).astype(np.float32), "b": rng.normal(0, 1, 40).astype(np.float32)}
+        tensors = {"w": rng.normal(0, 1, (rows, 40)).astype(np.float32), "b": rng.normal(0, 1, 40).astype(np.float32)}
         (folder / "initial.safetensors").write_bytes(safetensors.dump(tensors))
         make_certificate(folder)
         for member in members:
@@ -120,6 +123,25 @@ class Buyer:
         """As TrainerTask.close."""
 
 
+def stay():
+    """A process that is in no other network than the test."""
+
+
+@dataclass(frozen=True)
+class Roads:
+    """How participants get to the coordinator: ``home`` and ``abroad`` bring a new process into its network.
+
+    ``door`` is the host and port that participants dial, where that is not the coordinator's own.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    home: Callable = stay
+    abroad: Callable = stay
+    door: tuple | None = None
+    proxy: str = ""
+
+
 @dataclass
 class World:
     """One session in its own folder; processes of it may die and be started again with the same words."""
@@ -127,11 +149,17 @@ class World:
     ground: Ground
     folder: Path
     slot: int
+    roads: Roads = field(default_factory=lambda: Roads())
     processes: list = field(default_factory=list)
 
     def __post_init__(self):
         self.folder.mkdir(parents=True)
-        self.port = free_port(self.slot)
+        self.port = self.roads.port or free_port(self.slot)
+
+    @property
+    def outputs(self):
+        """What is published."""
+        return self.folder / "coordinator" / "outputs"
 
     def coordinator(self, tracer=None, met=None):
         """Start the coordinator; with ``met`` its boundaries are written there in the end."""
@@ -140,6 +168,10 @@ class World:
     def participant(self, member, tracer=None, met=None, **options):
         """Start a participant."""
         return self._fork(lambda: _participant(self, member, tracer, met, options), f"{member[7:15]}.log")
+
+    def helper(self, work, log):
+        """Another process of this world: a proxy, an attacker."""
+        return self._fork(work, log)
 
     def participants(self, **options):
         """Start them all."""
@@ -162,9 +194,9 @@ class World:
         self.processes.append(process)
         return process
 
-    def finish(self, process, start):
+    def finish(self, process, start, seconds=PATIENT):
         """Wait for ``process`` to end well, starting it again by ``start`` as often as it was killed."""
-        until, deaths = time.monotonic() + PATIENT, 0
+        until, deaths = time.monotonic() + seconds, 0
         while (code := process.wait(until - time.monotonic())) == -9:
             process, deaths = start(), deaths + 1
         assert code == 0, f"ended with {code}: {self.tail()}"
@@ -185,11 +217,11 @@ class World:
 
     def model(self):
         """The published model's bytes."""
-        return (self.folder / "outputs" / "model.safetensors").read_bytes()
+        return (self.outputs / "model.safetensors").read_bytes()
 
     def outcome(self):
         """All that must be equal between two undisturbed sessions of one ground."""
-        outputs = self.folder / "outputs"
+        outputs = self.outputs
         names = sorted(str(path.relative_to(outputs)) for path in outputs.rglob("*") if path.is_file())
         return {name: sha256_bytes((outputs / name).read_bytes()) for name in names}
 
@@ -238,6 +270,7 @@ def _lines(path):
 
 
 def _coordinator(world, tracer, met):
+    world.roads.home()
     logs.configure("warning")
     if tracer is not None:
         tracer.start()
@@ -247,21 +280,30 @@ def _coordinator(world, tracer, met):
     return code
 
 
+async def _driver(world):
+    ground, folder = world.ground, world.folder / "coordinator"
+    while True:
+        try:
+            return Driver(
+                ground.plan,
+                SESSION,
+                folder=folder,
+                initial=ground.initial,
+                outputs=world.outputs,
+                admission=ground,
+                fingerprint=fingerprint_of(ground.certificate),
+            )
+        except StorageFull as full:
+            await wait_for_room(folder, full)
+
+
 async def _coordinate(world):
     ground = world.ground
-    driver = Driver(
-        ground.plan,
-        SESSION,
-        folder=world.folder / "coordinator",
-        initial=ground.initial,
-        outputs=world.folder / "outputs",
-        admission=ground,
-        fingerprint=fingerprint_of(ground.certificate),
-    )
+    driver = await _driver(world)
     server = HttpServer(driver.service, status=dict)
     try:
         context = server_context(ground.folder / "tls.crt", ground.folder / "tls.key")
-        await server.start("127.0.0.1", world.port, context)
+        await server.start(world.roads.host, world.port, context)
         outcome = await driver.run(farewell=_FAREWELL)
     finally:
         await server.close()
@@ -270,6 +312,7 @@ async def _coordinate(world):
 
 
 def _participant(world, member, tracer, met, options):
+    world.roads.abroad()
     logs.configure("warning")
     if tracer is not None:
         tracer.start()
@@ -283,7 +326,9 @@ def make_link(world, member, patience=30.0):
     """The member's link to the world's coordinator."""
     ground = world.ground
     context = pinned_context(ground.certificate, fingerprint_of(ground.certificate))
-    return HttpLink(f"https://127.0.0.1:{world.port}", key=ground.key(member), context=context, patience=patience)
+    host, port = world.roads.door or (world.roads.host, world.port)
+    url, key = f"https://{host}:{port}", ground.key(member)
+    return HttpLink(url, key=key, context=context, patience=patience, proxy=world.roads.proxy)
 
 
 async def _participate(world, member, instance="", pause=0.0):

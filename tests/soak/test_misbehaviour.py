@@ -35,7 +35,7 @@ def world(request, tmp_path):
 
 def counted(world):
     """Who was counted in each round, and with which update, as the card says."""
-    card = json.loads((world.folder / "outputs" / "card.json").read_text())
+    card = json.loads((world.outputs / "card.json").read_text())
     return [{update["participant"]: update["update"] for update in done["updates"]} for done in card["rounds"]]
 
 

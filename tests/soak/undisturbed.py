@@ -9,8 +9,9 @@ from matrix import Kill
 from soak_world import World
 from tracer import Tracer
 
-COORDINATOR = tracer.files_of("driver/*.py", "journal.py", "spool.py", "files.py", "precision.py")
-PARTICIPANT = tracer.files_of("participant*.py", "participant*/*.py", "precision.py", "transports/http/client*.py", "files.py")
+CLIENT = ("transports/http/client*.py", "transports/http/connection.py", "transports/http/dialling.py")
+COORDINATOR = tracer.files_of("driver/*.py", "journal*.py", "journal/*.py", "spool*.py", "spool/*.py", "files.py", "precision.py")
+PARTICIPANT = tracer.files_of("participant*.py", "participant/*.py", "precision.py", *CLIENT, "files.py")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,6 @@ class Undisturbed:
 
     def halfway(self):
         """A kill in the middle of the session: the journal's middle row."""
-        rows = [boundary for boundary in self.boundaries if boundary.file == "journal.py"]
+        rows = [boundary for boundary in self.boundaries if boundary.file == "journal/writing.py"]
         often = max(rows, key=lambda boundary: boundary.times)
         return Kill(often, often.times // 2 + 1)

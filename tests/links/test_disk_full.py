@@ -1,0 +1,124 @@
+"""The coordinator's disk is full for a while: it says so, publishes nothing, and goes on by itself when there is room."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from contextlib import contextmanager
+
+import pytest
+from forks import wait_any
+from networks import run
+from soak_world import Ground, World
+
+ROWS = 3000
+"""A model of half a megabyte, on a disk of eight."""
+DISK = "8m"
+
+
+@contextmanager
+def small_disk(path):
+    """A disk of its own, in memory."""
+    path.mkdir(parents=True)
+    run("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(path))
+    try:
+        yield path
+    finally:
+        run("umount", "--lazy", str(path))
+
+
+def fill(disk, left):
+    """Write until nothing more goes in but ``left`` bytes."""
+    with (disk / "filler").open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+        size = os.fstat(file.fileno()).st_size
+        file.truncate(max(0, size - left))
+
+
+def until(world, holds, seconds=30.0):
+    """Wait until something holds of the world's files."""
+    for _ in range(int(seconds / 0.02)):
+        if holds():
+            return
+        wait_any(world.processes, 0.02)
+    raise AssertionError(f"waited for {seconds} s: {world.tail()}")
+
+
+def told(world, event, number=0):
+    """Whether the coordinator has told that event, of that round."""
+    return any(line["event"] == event and line.get("round", 0) == number for line in world.events())
+
+
+MOMENTS = {
+    "before it begins": lambda world: True,
+    "while they join": lambda world: told(world, "joined"),
+    "in the first round": lambda world: told(world, "round_started", 1),
+    "between rounds": lambda world: told(world, "round_committed", 1),
+    "in the last round": lambda world: told(world, "round_started", 3),
+}
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory):
+    return Ground.make(tmp_path_factory.mktemp("disk") / "ground", "fedadam", rows=ROWS)
+
+
+@pytest.fixture(scope="module")
+def outcome(ground, tmp_path_factory):
+    world = World(ground, tmp_path_factory.mktemp("roomy") / "world", 0)
+    with world.all_ended():
+        coordinator, participants = world.coordinator(), world.participants()
+        world.finish(coordinator, world.coordinator)
+        world.await_all(participants)
+    return world.outcome()
+
+
+@pytest.mark.parametrize("left", [0, 100_000, 700_000])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_it_waits_for_room_and_goes_on(ground, outcome, moment, left, tmp_path):
+    world = World(ground, tmp_path / "world", 0)
+    with small_disk(world.folder / "coordinator") as disk, world.all_ended():
+        if moment == "before it begins":
+            fill(disk, left)
+            coordinator = world.coordinator()
+            participants = world.participants(pause=0.2)
+        else:
+            coordinator = world.coordinator()
+            participants = world.participants(pause=0.2)
+            until(world, lambda: MOMENTS[moment](world))
+            fill(disk, left)
+        until(world, lambda: "disk full" in (world.folder / "coordinator.log").read_text())
+        assert coordinator.wait(1.0) is None, world.tail()
+        assert not (world.outputs / "result.json").exists()
+        assert not (world.outputs / "model.safetensors").exists()
+        (disk / "filler").unlink()
+        world.finish(coordinator, world.coordinator)
+        world.await_all(participants)
+        world.judge(outcome)
+
+
+@pytest.mark.parametrize("left", [0, 700_000])
+def test_killed_while_its_disk_is_full_it_goes_on_all_the_same(ground, outcome, left, tmp_path):
+    world = World(ground, tmp_path / "world", 0)
+    with small_disk(world.folder / "coordinator") as disk, world.all_ended():
+        coordinator = world.coordinator()
+        participants = world.participants(pause=0.2)
+        until(world, lambda: told(world, "round_committed", 1))
+        fill(disk, left)
+        log = world.folder / "coordinator.log"
+        until(world, lambda: "disk full" in log.read_text())
+        coordinator.end()
+        log.rename(world.folder / "first.log")
+        second = world.coordinator()
+        until(world, lambda: log.exists() and "disk full" in log.read_text())
+        status = json.loads((world.folder / "coordinator" / "status.json").read_text())
+        assert status["phase"]
+        (disk / "filler").unlink()
+        world.finish(second, world.coordinator)
+        world.await_all(participants)
+        world.judge(outcome)
