@@ -10,10 +10,11 @@ import os
 import sys
 import traceback
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nevermined_fl import __version__
 from nevermined_fl.cli.output import Output
 from nevermined_fl.errors import NeverminedFLError, RequestError
 
@@ -37,6 +38,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    *, version: Annotated[bool, typer.Option("--version", help="Show the version and do nothing else.")] = False
+) -> None:
+    """Train one model over data that may not leave its owners, bought and paid through the Nevermined marketplace."""
+    if version:
+        sys.stdout.write(f"nevermined-fl {__version__}\n")
+        raise typer.Exit
 
 
 def command(group: typer.Typer, name: str, example: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -10,6 +10,7 @@ from nevermined_fl.cli.app import app, command
 from nevermined_fl.cli.options import JsonFlag, KeyFileOption, NetworkOption, PasswordOption, data_scientist
 from nevermined_fl.cli.output import Output
 from nevermined_fl.errors import NotFound
+from nevermined_fl.marketplace.progress import headline, members, waiting_for
 
 if TYPE_CHECKING:
     from nevermined_fl import DataScientist
@@ -55,7 +56,7 @@ def status(
     password_file: PasswordOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show how an execution is doing; fails when it failed."""
+    """Show how an execution is doing, and for a coordinator's the phase, the round, and who is late; fails when it failed."""
     out = Output(as_json=as_json)
     buyer = data_scientist(key, password_file, network)
     chosen = execution or _newest(buyer, agreement)
@@ -63,6 +64,8 @@ def status(
     last = ""
     while watch and found.get("status") not in _OVER:
         line = f"{found.get('status')} {found.get('stage', '')}".strip()
+        if progress := _progress(found):
+            line += f", {headline(progress)} ({waiting_for(progress)})"
         if line != last:
             out.progress(line)
         last = line
@@ -70,6 +73,8 @@ def status(
         found = buyer.status(agreement, chosen)
     rows = [(name, value) for name, value in found.items() if isinstance(value, str | int | float) and value != ""]
     out.table(chosen, ("", ""), rows)
+    if progress := _progress(found):
+        out.table(headline(progress, now=time.time()), ("participant", "is", ""), members(progress))
     if found.get("status") == "Succeeded" and found.get("did"):
         out.say(f"the model: nevermined-fl fetch {found['did']}")
     out.result({"execution": chosen} | found)
@@ -116,6 +121,12 @@ def stop(
         buyer.stop(agreement, chosen)
     out.say(f"{chosen} was over already: {before}" if before in _OVER else f"{chosen} is stopped")
     out.result({"agreement": agreement, "execution": chosen, "stopped": before not in _OVER})
+
+
+def _progress(found: dict[str, Any]) -> dict[str, Any] | None:
+    """How far the session is; a participant's job does not know."""
+    progress = found.get("progress")
+    return progress if isinstance(progress, dict) and found.get("status") not in _OVER else None
 
 
 def _newest(buyer: "DataScientist", agreement: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nevermined_fl.devnet import demo_data
 from nevermined_fl.errors import SessionFailed, SettingsError, TrainerError
+from nevermined_fl.marketplace.progress import NOTEWORTHY
 from nevermined_fl.marketplace.publishing import PlanSettings, prepare_algorithm
 from nevermined_fl.marketplace.session_file import load_session
 from nevermined_fl.simulation import simulate
@@ -22,7 +23,7 @@ __all__ = ["Rehearsal", "Round", "run", "settings"]
 
 _DEMO_PROVIDERS = 3
 _OUTPUT_LINES = 20
-_SHOWN = {"round_started", "evaluated", "finished", "failed"}
+_SHOWN = {"round_started", "evaluated", "finished", "failed"} | NOTEWORTHY
 
 
 @dataclass(frozen=True, slots=True)

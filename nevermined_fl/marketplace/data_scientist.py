@@ -242,16 +242,24 @@ class DataScientist:
         """The session's newest signed record, its signature checked; None when there is none within ``wait`` seconds."""
         return results.newest_record(self.market, session, after=after, wait=wait)
 
-    def wait(self, session: str, *, progress: Callable[[SessionRecord], None] = lambda _: None) -> SessionRecord:
-        """Wait until a session is over and return its last record.
+    def wait(
+        self,
+        session: str,
+        *,
+        progress: Callable[[SessionRecord], None] = lambda _: None,
+        look: Callable[[], None] = lambda: None,
+        every: float = 25.0,
+    ) -> SessionRecord:
+        """Wait until a session is over and return its last record; ``look`` is called at least ``every`` seconds.
 
         Raises:
             SessionFailed: it ended without a model; the message is the reason.
         """
         seen = 0
         while True:
-            record = self.record(session, after=seen, wait=25.0)
+            record = self.record(session, after=seen, wait=every)
             if record is None:
+                look()
                 continue
             seen = record.seq
             progress(record)

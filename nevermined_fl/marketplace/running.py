@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl import assets
-from nevermined_fl.errors import PermissionDenied, SettingsError
+from nevermined_fl.errors import NeverminedFLError, PermissionDenied, SessionFailed, SettingsError
 from nevermined_fl.files import sha256_bytes, write_json
+from nevermined_fl.marketplace.progress import NOTEWORTHY, headline, sentence, waiting_for
 from nevermined_fl.marketplace.publishing import prepare_algorithm
 from nevermined_fl.marketplace.quote import tokens
 from nevermined_fl.marketplace.session_file import SessionFile, load_session
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "Receipt", "run", "wait_approved", "wait_settled"]
 
+_LOOK_SECONDS = 5.0
 _REVIEW_PAUSE = 2.0
 _REVIEW_PATIENCE = 24 * 3600.0
 _SETTLEMENT_PATIENCE = 60.0
@@ -162,6 +165,7 @@ class _Steps:
         self._file = file
         self._progress = progress
         self._receipt = _receipt(file)
+        self._told = ""
 
     def publish(self) -> None:
         if not self._receipt.session:
@@ -197,11 +201,42 @@ class _Steps:
 
     def finish(self) -> Outcome:
         self._progress(f"session {self._receipt.session} runs")
-        record = self._buyer.wait(self._receipt.session, progress=lambda r: self._progress(f"session: {r.phase}"))
+        try:
+            record = self._buyer.wait(
+                self._receipt.session,
+                progress=lambda record: self._progress(f"session: {record.phase}"),
+                look=self._look,
+                every=_LOOK_SECONDS,
+            )
+        except SessionFailed:
+            self._tell_story()
+            raise
+        self._tell_story()
         self._note(model=record.model)
         fetched = self._buyer.fetch(record.model, self._file.into)
         due = {self._file.compute, *(contributor.did for contributor in record.contributors)}
         return Outcome(self._receipt, fetched, wait_settled(self._buyer, self._receipt.agreements.values(), due=due))
+
+    def _look(self) -> None:
+        """Say how far the session is, when that is news. Nothing depends on it, so nothing fails with it."""
+        with suppress(NeverminedFLError):
+            found = self._buyer.status(*self._coordinator()).get("progress")
+            line = f"{headline(found)} ({waiting_for(found)})" if isinstance(found, dict) else ""
+            if line not in {"", self._told}:
+                self._progress(line)
+            self._told = line
+
+    def _tell_story(self) -> None:
+        """Say what made the session take another course than planned."""
+        # Upstream's compute API knows no events.
+        with suppress(NeverminedFLError, ValueError, LookupError, TypeError):
+            for line in self._buyer.logs(*self._coordinator()):
+                event = json.loads(line["content"])
+                if event["event"] in NOTEWORTHY:
+                    self._progress(sentence(event))
+
+    def _coordinator(self) -> tuple[str, str]:
+        return self._receipt.agreements[self._file.compute], self._receipt.executions[self._file.compute]
 
     def _publish_session(self) -> None:
         # The algorithm is prepared again when only the session is missing: equal seeds make equal first models.

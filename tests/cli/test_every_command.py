@@ -9,7 +9,7 @@ import time
 import pytest
 import typer
 
-from nevermined_fl import cli
+from nevermined_fl import __version__, cli
 from nevermined_fl.cli.app import app, main
 
 COMMANDS = [
@@ -76,6 +76,10 @@ def registered(group=app, before=()):
             yield from ((name, below) for below in child.commands)
         else:
             yield (name,)
+
+
+def test_the_version_is_told(capsys):
+    assert call(capsys, "--version") == (0, f"nevermined-fl {__version__}\n", "")
 
 
 def test_this_list_holds_every_command(capsys):
