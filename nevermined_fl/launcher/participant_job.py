@@ -184,7 +184,7 @@ async def _open_relay(launcher: Launcher, job: Job, record: SessionRecord) -> Re
     # Twice over what an honest participant sends, retransmissions and restarts included; it may make the first model.
     sent = sum(tensor.size() for tensor in plan.carried()) + _MESSAGE_BYTES
     budget = 4 * (plan.rounds * (1 + plan.repeats) + 2) * sent
-    relay = Relay(work / "relay.sock", target, budget=budget)
+    relay = Relay(work / "relay.sock", target, budget=budget, proxy=launcher.settings.launcher.proxy)
     await relay.start()
     return relay
 

@@ -1,7 +1,7 @@
 """Relay: a job's only way out, a unix socket behind which the launcher dials exactly one host and port.
 
 It copies bytes and understands none: TLS runs between the job and the coordinator, so the launcher cannot read updates
-either. What leaves is bounded, for the buyer's code chooses it.
+either. What leaves is bounded, for the buyer's code chooses it. With a proxy, that is dialled, and asked for a tunnel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from nevermined_fl.errors import TransportError
 from nevermined_fl.launcher.sockets import bind_unix
+from nevermined_fl.transports.http import proxy as tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Relay"]
 
 logger = logging.getLogger(__name__)
-_BLOCK = 64 * 1024
+_BLOCK = 256 * 1024
 _CONNECTIONS = 16
 _DIAL_SECONDS = 10.0
 
@@ -32,16 +34,20 @@ class Relay:
 
     Args:
         path: the unix socket, made by :meth:`start`.
-        target: where every connection goes.
+        target: where every connection goes; without addresses its name is for the proxy to look up.
         idle: seconds without a byte in either direction after which a connection is closed.
         budget: bytes that may leave in all.
+        proxy: ``http://host:port`` of a proxy that takes CONNECT, or nothing.
     """
 
-    def __init__(self, path: Path, target: Target, *, idle: float = 600.0, budget: int = 1 << 40) -> None:
+    def __init__(
+        self, path: Path, target: Target, *, idle: float = 600.0, budget: int = 1 << 40, proxy: str = ""
+    ) -> None:
         self._path = path
         self._target = target
         self._idle = idle
         self._left = budget
+        self._proxy = tunnel.parse_proxy(proxy)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -92,12 +98,28 @@ class Relay:
             await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        for address in self._target.addresses:
-            with suppress(OSError, TimeoutError):
-                dialled = asyncio.open_connection(address, self._target.port, limit=_BLOCK)
-                return await asyncio.wait_for(dialled, _DIAL_SECONDS)
+        for address in self._target.addresses or (self._target.host,):
+            with suppress(OSError, TimeoutError, TransportError):
+                async with asyncio.timeout(_DIAL_SECONDS):
+                    return await self._reach(address)
         logger.debug("%s:%d does not answer", self._target.host, self._target.port)
         return None
+
+    async def _reach(self, address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._proxy is None:
+            return await asyncio.open_connection(address, self._target.port, limit=_BLOCK)
+        reader, writer = await asyncio.open_connection(self._proxy.host, self._proxy.port, limit=_BLOCK)
+        try:
+            writer.write(tunnel.request(address, self._target.port))
+            try:
+                tunnel.judge(await reader.readuntil(tunnel.END))
+            except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+                raise TransportError("the proxy's answer has no end") from error
+        except BaseException as error:
+            writer.transport.abort()
+            logger.debug("no tunnel to %s: %s", address, error)
+            raise
+        return reader, writer
 
     async def _watch(self, pumps: Iterable[asyncio.Future[None]], alive: _Alive) -> None:
         """Return when both directions ended or nothing moved for a while."""

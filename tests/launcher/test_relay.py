@@ -6,6 +6,7 @@ import ssl
 
 import httpx
 import pytest
+from tiny_proxy import tiny_proxy
 
 from nevermined_fl.launcher.certificates import ensure_certificate
 from nevermined_fl.launcher.relay import Relay
@@ -75,6 +76,46 @@ async def test_tls_runs_through_it(tmp_path):
         transport = httpx.AsyncHTTPTransport(uds=str(path), verify=trusting)
         async with httpx.AsyncClient(transport=transport) as client:
             assert (await client.get("https://coordinator:1/v1/health")).text == "round"
+
+
+@pytest.mark.parametrize("addresses", [("10.11.12.13",), ()])
+async def test_through_a_proxy_that_alone_knows_the_way(tmp_path, addresses):
+    """A judged address is asked for; without one the name is, which the proxy looks up."""
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    place = server.sockets[0].getsockname()
+    async with tiny_proxy({"10.11.12.13": place, "coordinator.example": place}) as proxy:
+        relay = Relay(tmp_path / "relay.sock", Target("coordinator.example", 443, addresses), proxy=proxy.url)
+        await relay.start()
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "relay.sock")
+        sent = bytes(range(256)) * 5000
+        writer.write(sent)
+        writer.write_eof()
+        assert await reader.read() == sent
+        writer.close()
+        await relay.close()
+        assert proxy.asked == [("CONNECT", f"{(*addresses, 'coordinator.example')[0]}:443")]
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 403 Forbidden\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"SSH-2.0\r\n\r\n", b"x" * 400_000]
+)
+async def test_a_proxy_that_gives_no_tunnel_closes_the_connection(tmp_path, answer):
+    async def refuse(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    proxy = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    relay = Relay(tmp_path / "relay.sock", Target("somewhere", 443, ("127.0.0.1",)), proxy=url)
+    await relay.start()
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "relay.sock")
+    with contextlib.suppress(ConnectionResetError):
+        assert await reader.read() == b""
+    writer.close()
+    await relay.close()
+    proxy.close()
 
 
 async def test_nobody_home_closes_the_connection(tmp_path):
