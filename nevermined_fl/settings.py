@@ -105,7 +105,7 @@ class PolicySettings:
     max_rounds: int = 10_000
     """Most rounds that a plan may have; 0 is no bound, here and below."""
     max_model_bytes: int = 4 * 1024**3
-    """Most bytes of tensors in one model."""
+    """Most bytes of tensors in one model, and in all checkpoints of a session that is coordinated here."""
     max_session_seconds: int = 7 * 24 * 3600
     """Most seconds that a session may take by its plan: all of its timeouts, one after the other."""
 

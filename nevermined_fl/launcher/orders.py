@@ -117,9 +117,11 @@ def _check_image(launcher: Launcher, grant: Grant) -> None:
 def _check_plan(launcher: Launcher, grant: Grant) -> None:
     """A bound of 0 is none."""
     policy, plan = launcher.settings.policy, grant.plan
+    kept = plan.rounds // plan.checkpoint_every if plan.checkpoint_every and grant.kind == "coordinator" else 0
     for name, asked, most in (
         ("rounds", plan.rounds, policy.max_rounds),
         ("bytes of tensors", plan.model_size(), policy.max_model_bytes),
+        ("bytes of checkpoints", kept * plan.model_size(), policy.max_model_bytes),
         ("seconds at its slowest", plan.max_duration(), policy.max_session_seconds),
     ):
         if most and asked > most:

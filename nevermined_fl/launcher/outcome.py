@@ -25,11 +25,15 @@ _REASON_CHARACTERS = 500
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finished session: the model's digest, who is in it, and the metrics of its last evaluation."""
+    """A finished session: the model's digest, who is in it, and the metrics of its last evaluation.
+
+    ``checkpoints`` are files of the outputs' folder ``checkpoints``, in the order of their rounds.
+    """
 
     model: str
     contributors: tuple[Contributor, ...]
     metrics: dict[str, float]
+    checkpoints: tuple[str, ...] = ()
 
 
 def has_outcome(outputs: Path) -> bool:
@@ -49,7 +53,8 @@ def read_outcome(outputs: Path, order: Order, admitted: Collection[tuple[str, st
     model = outputs / "model.safetensors"
     if not (_is_plain(model) and _is_plain(outputs / "card.json")) or sha256_file(model) != result.get("model"):
         raise SessionFailed("the coordinator's model is not the one that its result names")
-    return Outcome(result["model"], _contributors(result, order, admitted), _metrics(result, order))
+    contributors, checkpoints = _contributors(result, order, admitted), _checkpoints(result, order, outputs)
+    return Outcome(result["model"], contributors, _metrics(result, order), checkpoints)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -83,6 +88,22 @@ def _contributors(
     if strangers or len(set(pairs)) != len(pairs) or not pairs:
         raise SessionFailed("the coordinator's contributors are not those that were admitted")
     return tuple(Contributor(str(did), str(agreement)) for did, agreement in pairs)
+
+
+def _checkpoints(result: dict[str, Any], order: Order, outputs: Path) -> tuple[str, ...]:
+    """Models of earlier rounds, as many as the plan keeps, each with the digest that the result names."""
+    plan, listed = order.plan(), result.get("checkpoints")
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    digests = {row.get("round"): row.get("sha256") for row in rows if isinstance(row.get("round"), int)}
+    every = plan.checkpoint_every or plan.rounds + 1
+    names = []
+    for number in range(every, plan.rounds + 1, every):
+        path = outputs / "checkpoints" / f"round-{number}.safetensors"
+        if number in digests:
+            if path.parent.is_symlink() or not _is_plain(path) or sha256_file(path) != digests[number]:
+                raise SessionFailed(f"the checkpoint of round {number} is not the one that the result names")
+            names.append(path.name)
+    return tuple(names)
 
 
 def _metrics(result: dict[str, Any], order: Order) -> dict[str, float]:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["keep_outputs", "publish_model"]
 
 logger = logging.getLogger(__name__)
-_FILES = (("model.safetensors", "application/octet-stream"), ("card.json", "application/json"))
+_MODEL = "application/octet-stream"
+_FILES = (("model.safetensors", _MODEL), ("card.json", "application/json"))
 
 
 def keep_outputs(launcher: Launcher, job: Job, outcome: Outcome) -> dict[str, Any]:
@@ -34,8 +35,9 @@ def keep_outputs(launcher: Launcher, job: Job, outcome: Outcome) -> dict[str, An
     path = launcher.folder(job.id) / "model.json"
     if not path.exists():
         outputs = launcher.work(job.id) / "outputs"
-        ddo = _build(launcher, job, outcome, [_keep(launcher, outputs / name, kind) for name, kind in _FILES])
-        write_json(path, ddo)
+        files = [_keep(launcher, outputs / name, kind) for name, kind in _FILES]
+        files += [_keep(launcher, outputs / "checkpoints" / name, _MODEL) for name in outcome.checkpoints]
+        write_json(path, _build(launcher, job, outcome, files))
     ddo = json.loads(path.read_text())
     if f"sha256:{assets.files(ddo)[0].sha256}" != outcome.model:
         raise LocalProtocolError(f"job {job.id} left another model than it was about to publish")

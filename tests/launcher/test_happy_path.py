@@ -44,6 +44,28 @@ async def test_a_session_from_orders_to_payments(world):
     assert hospital["pods"][0]["podName"] == hospital["id"]
 
 
+async def test_checkpoints_are_files_of_the_model_s_asset(world):
+    world.begin_session(plan=world.plan(rounds=5, round_timeout=20.0, checkpoint_every=2))
+    await world.run()
+    (model,) = world.models()
+    found = assets.files(model)
+    names = ["model.safetensors", "card.json", "round-2.safetensors", "round-4.safetensors"]
+    assert [file.name for file in found] == names
+    bodies = [world.cloud.launcher.content.path(file.sha256).read_bytes() for file in found]
+    assert bodies[2:] == [bodies[0] + b"2", bodies[0] + b"4"]
+
+
+async def test_a_checkpoint_that_is_not_what_the_result_says_is_not_published(world):
+    told = (("coordinator", "wrong checkpoint"),)
+    world.begin_session(plan=world.plan(checkpoint_every=1, hyperparameters=told))
+    cloud, *_ = await world.run()
+    assert (cloud["status"], cloud["reason"]) == (
+        "Failed",
+        "the checkpoint of round 1 is not the one that the result names",
+    )
+    assert world.models() == []
+
+
 @pytest.mark.bubblewrap
 async def test_the_same_with_every_job_shut_in(isolated_world):
     world = isolated_world

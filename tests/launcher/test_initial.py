@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from launcher_world import BUYER, CLINIC, CLOUD, SCHEMA, STRANGER, entry
+from launcher_world import BUYER, CLINIC, CLOUD, HOSPITAL, SCHEMA, STRANGER, entry
 
 from nevermined_fl import assets
 from nevermined_fl.codecs import safetensors
@@ -117,6 +117,18 @@ async def test_a_plan_beyond_the_provider_s_policy_is_refused_by_name(world, bou
         status, body = await provider.init(world.agreements[provider.account.address], workflow)
         assert (status, body["check"]) == (403, "plan_allowed")
         assert said in body["message"]
+
+
+async def test_checkpoints_are_bounded_where_they_are_kept(world):
+    for provider in (world.cloud, world.hospital):
+        await provider.stop()
+        provider.policy |= {"max_model_bytes": 23}
+        await provider.start()
+    world.begin_session(plan=world.plan(checkpoint_every=1))
+    status, body = await world.cloud.init(world.agreements[CLOUD.address], world.session)
+    assert (status, body["check"]) == (403, "plan_allowed")
+    assert "the plan has 24 bytes of checkpoints; this provider allows 23" in body["message"]
+    assert (await world.hospital.init(world.agreements[HOSPITAL.address], world.workflow))[0] == 200
 
 
 def test_a_bound_of_nothing_is_none():

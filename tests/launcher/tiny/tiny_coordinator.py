@@ -78,8 +78,17 @@ contributors = contributors[:1] if behaviour == "only the first" else contributo
 if behaviour == "strangers":
     contributors[0]["agreement"] = "0x" + "66" * 32
 digest = "sha256:" + hashlib.sha256(model).hexdigest()
+checkpoints = []
+if every := job["parameters"].get("checkpointEvery"):
+    (outputs / "checkpoints").mkdir()
+    for number in range(every, job["parameters"]["rounds"] + 1, every):
+        body = model + str(number).encode()
+        name = f"checkpoints/round-{number}.safetensors"
+        (outputs / name).write_bytes(body if behaviour != "wrong checkpoint" else b"another")
+        checkpoints.append({"round": number, "file": name, "sha256": "sha256:" + hashlib.sha256(body).hexdigest()})
 history = [{"round": 1, "metrics": {"accuracy": 0.75, "invented": 1}, "participants": len(joined)}]
-finish({"outcome": "finished", "model": digest, "rounds": 1, "contributors": contributors, "history": history})
+result = {"outcome": "finished", "model": digest, "rounds": 1, "contributors": contributors, "history": history}
+finish(result | {"checkpoints": checkpoints})
 tell("finished", model=digest)
 for _, connection in joined.values():
     try:
