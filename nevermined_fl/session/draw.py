@@ -26,7 +26,7 @@ def training_seed(plan: Plan, round_number: int, participant: str, attempt: int 
 
 def target(plan: Plan, count: int) -> int:
     """How many updates a round needs when ``count`` could give one: the plan's ratio of them, at least its minimum."""
-    return max(math.ceil(_decimal(plan.participants_ratio) * count), plan.min_participants)
+    return math.ceil(_share(plan, count))
 
 
 def cohort(
@@ -41,9 +41,7 @@ def cohort(
         attempt: how often the round was begun again.
         given: whose updates count already; they are of the cohort, present or not.
     """
-    pool = len({*present, *given})
-    ideal = max(_decimal(plan.participants_ratio) * pool, Fraction(plan.min_participants))
-    wanted = max(math.ceil(_decimal(plan.over_selection) * ideal), target(plan, pool))
+    wanted = math.ceil(_decimal(plan.over_selection) * _share(plan, len({*present, *given})))
     has_given = set(given)
     others = _in_lot_order(plan, round_number, attempt, (name for name in present if name not in has_given))
     return tuple(sorted([*given, *others[: max(0, wanted - len(given))]]))
@@ -54,6 +52,10 @@ def initializer(plan: Plan, present: Sequence[str], asked: Sequence[str]) -> str
     were_asked = set(asked)
     order = _in_lot_order(plan, 0, 0, (name for name in present if name not in were_asked))
     return order[0] if order else None
+
+
+def _share(plan: Plan, count: int) -> Fraction:
+    return max(_decimal(plan.participants_ratio) * count, Fraction(plan.min_participants))
 
 
 def _decimal(number: float) -> Fraction:

@@ -5,16 +5,16 @@ Tuples sorted by participant, never sets: equal inputs must give equal effects, 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nevermined_fl.errors import DecodeError, InvalidRequest
 from nevermined_fl.session import rows
-from nevermined_fl.session.plan import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
+
+    from nevermined_fl.session.plan import Plan
 
 __all__ = ["ASKING", "OVER", "Evaluation", "Member", "Metrics", "Phase", "Round", "Session", "Update"]
 
@@ -176,40 +176,3 @@ class Session:
         if number > 1:
             return self.history[number - 2].model
         return self.plan.initial_model if self.initial is None else self.initial.update
-
-    def to_json(self) -> dict[str, Any]:
-        """The whole session as JSON."""
-        body = asdict(self)
-        return body | {"plan": {"members": list(self.plan.members), "parameters": self.plan.to_parameters()}}
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> Session:
-        """The session that ``to_json`` wrote. Raises DecodeError for anything else."""
-        try:
-            plan = Plan.from_parameters(body["plan"]["parameters"], tuple(body["plan"]["members"]))
-            rest = {
-                "phase": Phase(body["phase"]),
-                "members": tuple(Member(**member) for member in body["members"]),
-                "cohort": tuple(body["cohort"]),
-                "asked": tuple(body["asked"]),
-                "updates": _answers(Update, body["updates"]),
-                "evaluations": _answers(Evaluation, body["evaluations"]),
-                "history": tuple(_round(number) for number in body["history"]),
-                "initial": None if body["initial"] is None else _answers(Update, [body["initial"]])[0],
-            }
-            return cls(**dict(body) | {"plan": plan} | rest)
-        except (KeyError, TypeError, ValueError, InvalidRequest) as error:
-            raise DecodeError("this is no session of ours") from error
-
-
-def _answers(kind: Any, found: list[dict[str, Any]]) -> Any:
-    return tuple(kind(**row | {"metrics": _metrics(row["metrics"])}) for row in found)
-
-
-def _metrics(pairs: list[tuple[str, float]]) -> Metrics:
-    return tuple((name, value) for name, value in pairs)
-
-
-def _round(row: dict[str, Any]) -> Round:
-    answers = {"updates": _answers(Update, row["updates"]), "evaluations": _answers(Evaluation, row["evaluations"])}
-    return Round(**row | answers | {"metrics": _metrics(row["metrics"])})

@@ -6,7 +6,7 @@ from collections import Counter
 import session_oracles as oracle
 from session_world import SESSION, digest
 
-from nevermined_fl.session import Phase, Session, start, step
+from nevermined_fl.session import Phase, snapshot, start, step
 from nevermined_fl.session.effects import (
     Accept,
     Adopt,
@@ -87,7 +87,7 @@ class Books:
         if (before.phase, before.round) != (self.session.phase, self.session.round):
             SEEN.add((before.phase, self.session.phase))
             if len(self.log) % 4 == 0:
-                assert Session.from_json(json.loads(json.dumps(self.session.to_json()))) == self.session
+                assert snapshot.from_json(json.loads(json.dumps(snapshot.to_json(self.session)))) == self.session
 
     # --- what must always hold ---
 

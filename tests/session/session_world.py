@@ -2,7 +2,7 @@
 
 import json
 
-from nevermined_fl.session import Plan, Session, start, step
+from nevermined_fl.session import Plan, snapshot, start, step
 from nevermined_fl.session.effects import Reject
 from nevermined_fl.session.events import Aggregated, Evaluated, Joined, Reported
 
@@ -78,7 +78,7 @@ class World:
                 self.evaluate(participant, 0.5)
 
     def restored(self):
-        return Session.from_json(json.loads(json.dumps(self.session.to_json())))
+        return snapshot.from_json(json.loads(json.dumps(snapshot.to_json(self.session))))
 
     def of(self, kind):
         return [effect for effect in self.effects if isinstance(effect, kind)]

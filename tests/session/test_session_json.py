@@ -4,7 +4,7 @@ import pytest
 from session_world import SESSION, A, B, C, World, digest
 
 from nevermined_fl.errors import DecodeError
-from nevermined_fl.session import Session, start
+from nevermined_fl.session import snapshot, start
 from nevermined_fl.session.events import (
     EVENTS,
     Adopted,
@@ -57,7 +57,7 @@ def test_what_is_no_event_is_refused(body):
 def test_what_is_no_session_is_refused(change):
     session, _ = start(World().plan, SESSION, 0.0)
     with pytest.raises(DecodeError):
-        Session.from_json(session.to_json() | change)
+        snapshot.from_json(snapshot.to_json(session) | change)
 
 
 def test_a_session_with_everything_in_it_survives_json():
