@@ -156,10 +156,11 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def drop_copies(self) -> None:
-        """The session is over and its model published: one of each is enough."""
+        """The session is over and its model published: one of each is enough, and nobody asks for changes."""
         for folder in (self._models, self._states):
-            for path in folder.glob("*.second"):
-                path.unlink()
+            for path in folder.iterdir():
+                if path.suffix in {".second", ".change", ".extended"}:
+                    path.unlink()
 
 
 def _second(path: Path) -> Path:
