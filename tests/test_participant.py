@@ -193,15 +193,26 @@ async def test_the_same_round_again_is_answered_from_what_is_kept_and_another_at
     assert len([heard for heard in link.heard if isinstance(heard, tuple)]) == 4
 
 
-async def test_a_coordinator_that_lost_its_newest_model_costs_no_training(plan, tmp_path):
+async def test_a_coordinator_that_lost_its_newest_model_costs_no_training(tmp_path):
     """It asks one round back, and then for the next one once more."""
-    trainer = Trainer()
+    trainer, plan = Trainer(), World(tmp_path, rounds=3).plan
     link = Script(plan, [train(1), train(2), LOST, train(1), train(2), train(3), END])
     await participant(plan, link, trainer, tmp_path).run()
     assert trainer.fits == 3
 
 
-async def test_the_first_model_is_made_once_and_travels_as_an_update_of_round_0(plan, tmp_path):
+async def test_more_than_was_bought_is_not_done(plan, tmp_path):
+    """The plan has two rounds and names its first model: more answers would be more looks at the data."""
+    trainer = Trainer()
+    asked = [train(3), Evaluate(7, 3, digest(UPDATE), 60.0), Initialize(8, 11, 60.0)]
+    link = Script(plan, [*asked, END])
+    assert await participant(plan, link, trainer, tmp_path).run() == END
+    assert (trainer.fits, link.heard) == (0, [])
+    assert told(tmp_path) == ["joined", "refused", "refused", "refused", "over"]
+
+
+async def test_the_first_model_is_made_once_and_travels_as_an_update_of_round_0(tmp_path):
+    plan = World(tmp_path, initial_model="participant").plan
     trainer, asked = Trainer(), Initialize(1, 11, 60.0)
     link = Script(plan, [asked, LOST, asked, END])
     await participant(plan, link, trainer, tmp_path).run()

@@ -30,6 +30,7 @@ from nevermined_fl.participant.keep import Keep, Kept
 from nevermined_fl.participant.making import finish
 from nevermined_fl.participant.models import Models
 from nevermined_fl.session import Plan
+from nevermined_fl.session.plan import FROM_PARTICIPANT
 from nevermined_fl.tokens import make_join_proof
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ class Participant:
         """
         number = getattr(task, "round", 0)
         try:
+            self._judge(task, number)
             with storage("the participant's disk"):
                 await self._do(task)
         except Overtaken as overtaken:
@@ -182,6 +184,12 @@ class Participant:
             raise
         return None
 
+    def _judge(self, task: Train | Evaluate | Initialize, number: int) -> None:
+        """Refuse what was not bought: every answer is a look at the data."""
+        bought = self._plan.initial_model == FROM_PARTICIPANT
+        if number > self._plan.rounds or (isinstance(task, Initialize) and not bought):
+            raise RemoteProtocolError("the coordinator asks for more than its plan says", code="other_plan")
+
     async def _do(self, task: Train | Evaluate | Initialize) -> None:
         match task:
             case Train():
@@ -192,12 +200,12 @@ class Participant:
                 await self._initialize(task)
 
     async def _train(self, task: Train) -> None:
-        kept = self._keep.find(task.round, task.model, task.seed)
+        kept = await asyncio.to_thread(self._keep.find, task.round, task.model, task.seed)
         if kept is None:
             until = time.monotonic() + task.remaining
             model = await self._models.get(task.model)
             whole = self._keep.path(task.round, task.seed, "whole")
-            control = self._keep.left(self._keep.before(task.round), "control")
+            control = await asyncio.to_thread(self._keep.left, self._keep.before(task.round), "control")
             fit = self._trainer.fit(model, task.seed, whole, until - time.monotonic(), control=control)
             trained = await work_on(task, fit, self._link)
             kept = await asyncio.to_thread(
@@ -221,14 +229,14 @@ class Participant:
         await self._link.send_update(round_number=kept.round, digest=kept.update, path=path)
         self._tell("update_sent", round=kept.round)
         report = Report(self._who.session, kept.round, model, kept.update, kept.examples, kept.metrics, attempt)
-        _judge(await self._link.report(report))
+        _heed(await self._link.report(report))
 
     async def _evaluate(self, task: Evaluate) -> None:
         until = time.monotonic() + task.remaining
         model = await self._models.get(task.model)
         measured = await work_on(task, self._trainer.evaluate(model, until - time.monotonic()), self._link)
         answer = Evaluated(self._who.session, task.round, task.model, measured.examples, measured.metrics)
-        _judge(await self._link.evaluated(answer))
+        _heed(await self._link.evaluated(answer))
         self._tell("evaluated", round=task.round, metrics=measured.metrics)
 
     def _tell(self, event: str, **scalars: Any) -> None:
@@ -239,6 +247,6 @@ class Participant:
             self._on_event(line)
 
 
-def _judge(verdict: Verdict) -> None:
+def _heed(verdict: Verdict) -> None:
     if not verdict.accepted:
         raise RemoteProtocolError(verdict.message, code=verdict.code)

@@ -1,8 +1,8 @@
 """The buyer's side of training: what an algorithm file looks like, and the process that runs it at a data provider.
 
 An algorithm is one Python file with exactly one :class:`Trainer` subclass. It runs in a child process of the
-participant (``host``), without keys and network; ``child`` is the participant's end of it and ``gate`` decides what may
-leave.
+participant (``host``), without keys and network; ``process`` is the participant's end of it, ``child`` what is asked of it,
+``gate`` decides what may leave, and ``correction`` is what strategies add to training.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nevermined_fl.codecs import safetensors
 from nevermined_fl.errors import DecodeError, SettingsError, TrainerError
-from nevermined_fl.trainers.child import Place, TrainerChild
 from nevermined_fl.trainers.gate import REFUSED, copy_file
+from nevermined_fl.trainers.process import Place, TrainerChild
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

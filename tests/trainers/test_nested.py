@@ -35,7 +35,7 @@ PARTICIPANT = """
 import asyncio, os
 from pathlib import Path
 from nevermined_fl.trainers import sandbox
-from nevermined_fl.trainers.child import Place, TrainerChild
+from nevermined_fl.trainers.process import Place, TrainerChild
 
 async def main():
     print("OUTER", sandbox.isolation(), os.path.exists("/job/job.key"), flush=True)
