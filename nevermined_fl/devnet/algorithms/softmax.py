@@ -38,8 +38,8 @@ class Softmax(Trainer):
             for start in range(0, len(labels), batch):
                 chosen = order[start : start + batch]
                 error = (_softmax(rows[chosen] @ weights + bias) - targets[chosen]) / len(chosen)
-                slope = {"weights": rows[chosen].T @ error, "bias": error.sum(axis=0)}
-                slope = self.corrected(slope, {"weights": weights, "bias": bias})
+                raw = {"weights": rows[chosen].T @ error, "bias": error.sum(axis=0)}
+                slope = self.corrected(raw, {"weights": weights, "bias": bias})
                 weights, bias = weights - rate * slope["weights"], bias - rate * slope["bias"]
                 path.append((weights, bias))
         means = [np.mean(steps, axis=0).astype(np.float32) for steps in zip(*path, strict=True)]
