@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-for folder in (Path(__file__).parent, Path(__file__).parents[1]):
+TESTS = Path(__file__).parents[1]
+for folder in (Path(__file__).parent, TESTS / "launcher", TESTS):
     sys.path.insert(0, str(folder))
 
 
