@@ -200,12 +200,12 @@ class Participant:
                 await self._initialize(task)
 
     async def _train(self, task: Train) -> None:
-        kept = await asyncio.to_thread(self._keep.find, task.round, task.model, task.seed)
+        kept = self._keep.find(task.round, task.model, task.seed)
         if kept is None:
             until = time.monotonic() + task.remaining
             model = await self._models.get(task.model)
             whole = self._keep.path(task.round, task.seed, "whole")
-            control = await asyncio.to_thread(self._keep.left, self._keep.before(task.round), "control")
+            control = self._keep.left(self._keep.before(task.round), "control")
             fit = self._trainer.fit(model, task.seed, whole, until - time.monotonic(), control=control)
             trained = await work_on(task, fit, self._link)
             kept = await asyncio.to_thread(
