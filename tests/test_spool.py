@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from nevermined_fl.codecs import safetensors
-from nevermined_fl.errors import DecodeError, RemoteProtocolError
+from nevermined_fl.codecs.schema import TensorSchema
+from nevermined_fl.errors import DecodeError, RemoteProtocolError, TransportError
 from nevermined_fl.spool import Spool
 
 TENSORS = {
@@ -150,3 +151,106 @@ def test_who_asks_for_many_digests_holds_one_sink(spool):
     assert len(spool._sinks) == 2
     spool.clear(1)
     assert len(spool._sinks) == 1
+
+
+def test_the_largest_number_is_known_from_what_came_and_from_the_file(tmp_path, spool):
+    raw = body(b=np.array([1, -2, 3, -4e300, 5, 6, 7.0]))
+    path = put(spool, raw)
+    assert spool.peak("alice", 1, digest(raw)) == 4e300
+    spool.close()
+    again = Spool(tmp_path / "spool", SCHEMA)
+    assert again.peak("alice", 1, digest(raw)) == 4e300
+    assert again.verify("alice", 1, digest(raw))
+    assert again.arrived("alice", 1) == len(raw)
+    path.write_bytes(raw[:-1] + b"x")
+    assert not again.verify("alice", 1, digest(raw))
+    path.write_bytes(raw[:-4096])
+    assert not again.verify("alice", 1, digest(raw))
+    assert not again.verify("bob", 1, digest(raw))
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 64, 1021])
+def test_numbers_are_looked_at_however_they_are_cut(tmp_path, step):
+    tensors = {"a": np.arange(-31, 30, dtype=np.float64), "b": np.array([1, -77, 5], np.float16)}
+    raw = safetensors.dump(tensors)
+    spool = Spool(tmp_path / "cut", safetensors.schema_of(tensors))
+    sink = spool.open("alice", 1, digest(raw), len(raw))
+    for start in range(0, len(raw), step):
+        sink.write(raw[start : start + step])
+    sink.commit()
+    assert spool.peak("alice", 1, digest(raw)) == 77
+    spool.close()
+
+
+@pytest.mark.parametrize(
+    ("schema", "data", "peak"),
+    [
+        ([TensorSchema("c", "BF16", (3,))], np.array([0x3F80, 0xC000, 0x0001], "<u2").tobytes(), 2.0),
+        (
+            [TensorSchema("s", "F32", (2,)), TensorSchema("c", "I8", (5,))],
+            np.array([0.5, 0.25], "<f4").tobytes() + np.array([1, -128, 7, 8, 9], "i1").tobytes(),
+            64.0,
+        ),
+    ],
+)
+def test_changes_are_taken_in_too(tmp_path, schema, data, peak):
+    spool = Spool(tmp_path / "changes", schema)
+    raw = safetensors.header_bytes(schema) + data
+    put(spool, raw)
+    assert spool.peak("alice", 1, digest(raw)) == peak
+    spool.close()
+
+
+def test_a_part_that_was_damaged_while_nobody_watched_is_asked_for_anew(tmp_path, spool):
+    raw = body()
+    spool.open("alice", 1, digest(raw), len(raw)).write(raw[:400_000])
+    [part] = (tmp_path / "spool").iterdir()
+    with part.open("r+b") as file:
+        file.seek(300_000)
+        file.write(b"lost")
+    second = Spool(tmp_path / "spool", SCHEMA)
+    sink = second.open("alice", 1, digest(raw), len(raw))
+    sink.write(raw[400_000:])
+    with pytest.raises(TransportError, match="anew"):
+        sink.commit()
+    assert sink.offset == 0
+    sink.write(raw)
+    sink.commit()
+    assert second.verify("alice", 1, digest(raw))
+    second.close()
+
+
+def test_a_part_whose_end_was_lost_begins_anew(tmp_path, spool):
+    raw = body()
+    spool.open("alice", 1, digest(raw), len(raw)).write(raw[:400_000])
+    [part] = (tmp_path / "spool").iterdir()
+    with part.open("r+b") as file:
+        file.truncate(500_000)
+    assert Spool(tmp_path / "spool", SCHEMA).open("alice", 1, digest(raw), len(raw)).offset == 0
+
+
+def test_files_of_a_round_that_is_over_are_overwritten_and_go_at_the_end(tmp_path, spool):
+    first, second = body(), body(c=np.zeros(3, np.float16))
+    old = put(spool, first).stat().st_ino
+    spool.clear(1)
+    spares = tmp_path / "spool-spare"
+    assert [path.stat().st_ino for path in spares.iterdir()] == [old]
+    new = put(spool, second, "bob", 2)
+    assert (new.stat().st_ino, new.read_bytes(), list(spares.iterdir())) == (old, second, [])
+    spool.clear(2)
+    spool.close()
+    assert not list(spares.iterdir())
+
+
+def test_a_spare_that_is_half_overwritten_when_the_process_dies_holds_what_came(tmp_path, spool):
+    first, second = body(), body(c=np.zeros(3, np.float16))
+    put(spool, first)
+    spool.clear(1)
+    spool.open("alice", 2, digest(second), len(second)).write(second[:123_456])
+    again = Spool(tmp_path / "spool", SCHEMA)
+    assert again.arrived("alice", 2) == 123_456
+    sink = again.open("alice", 2, digest(second), len(second))
+    sink.write(second[123_456:])
+    sink.commit()
+    assert again.verify("alice", 2, digest(second))
+    again.close()

@@ -56,10 +56,11 @@ class World:
     """A session of Alice and Bob, two rounds; ``restart`` kills the coordinator and starts it again."""
 
     fingerprint = FINGERPRINT
+    model = staticmethod(make_model)
 
     def __init__(self, folder, **plan):
         self.folder = folder
-        initial = make_model(1.0)
+        initial = self.model(1.0)
         (folder / "initial.safetensors").write_bytes(initial)
         self.plan = make_plan((ALICE, BOB), initial, **({"rounds": 2} | plan))
         self.keys = {name: JobKey.create() for name in (ALICE, BOB)}
@@ -132,6 +133,8 @@ class World:
 class HttpWorld(World):
     """The same over TLS."""
 
+    scheme = "https"
+
     def __init__(self, folder, **plan):
         super().__init__(folder, **plan)
         self.certificate = make_certificate(folder)
@@ -141,7 +144,7 @@ class HttpWorld(World):
     async def start(self):
         await super().start()
         self.server = HttpServer(self.driver.service, status=lambda: {"session": SESSION, "phase": "?"})
-        context = server_context(self.folder / "tls.crt", self.folder / "tls.key")
+        context = server_context(self.folder / "tls.crt", self.folder / "tls.key") if self.is_secret() else None
         self.port = await self.server.start("127.0.0.1", self.port, context)
         return self
 
@@ -149,14 +152,19 @@ class HttpWorld(World):
         await self.server.close()
         await super().stop()
 
-    def make_link(self, key, *, patience=10.0, uds=None):
-        context = pinned_context(self.certificate, self.fingerprint)
-        return HttpLink(f"https://127.0.0.1:{self.port}", key=key, context=context, patience=patience, uds=uds)
+    def is_secret(self):
+        return self.scheme == "https"
+
+    def context(self):
+        return pinned_context(self.certificate, self.fingerprint) if self.is_secret() else None
+
+    def make_link(self, key, *, port=None, patience=10.0, **options):
+        url = f"{self.scheme}://127.0.0.1:{port or self.port}"
+        return HttpLink(url, key=key, context=self.context(), patience=patience, **options)
 
     async def upload_part(self, link, round_number, name, raw, size):
         """The first ``size`` bytes of a body that announces all of them; then the line is cut."""
-        context = pinned_context(self.certificate, self.fingerprint)
-        _, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context)
+        _, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.context())
         head = [
             f"PUT /v1/rounds/{round_number}/updates/{digest(raw)} HTTP/1.1",
             "Host: coordinator",
@@ -178,4 +186,10 @@ class HttpWorld(World):
         return answer.body
 
 
-WORLDS = {"memory": World, "http": HttpWorld}
+class PlainWorld(HttpWorld):
+    """The same without TLS, where the kernel sends files by itself."""
+
+    scheme = "http"
+
+
+WORLDS = {"memory": World, "http": HttpWorld, "plain": PlainWorld}

@@ -102,6 +102,7 @@ class HttpLink:
         self._limit = limit
         self._headers: dict[str, str] = {}
         self._begun = ""
+        self._is_closed = False
         parts = urlsplit(url)
         route = Route(parts.hostname or "", parts.port or 443, context, uds=uds, proxy=parse_proxy(proxy))
         self._line = Line()
@@ -173,9 +174,11 @@ class HttpLink:
         await self._patiently(attempt, lambda: 0)
 
     async def close(self) -> None:
-        """Let go of the connection and of the thread."""
-        await self._do(self._connection.close)
-        self._thread.shutdown(wait=False)
+        """Let go of the connection and of the thread; closing again is no error."""
+        if not self._is_closed:
+            self._is_closed = True
+            await self._do(self._connection.close)
+            self._thread.shutdown(wait=False)
 
     async def _verdict(self, url: str, signed: str) -> Verdict:
         verdict = await self._ask("POST", url, Verdict, content=signed.encode())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from nevermined_fl.errors import TransportError
 
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
 
     from nevermined_fl.ports import UpdateSink
 
-__all__ = ["TAKEN", "Receiver"]
-
-TAKEN = "taken"
-"""Key of a request whose body did not pass through aiohttp: nothing can follow on its connection."""
+__all__ = ["Receiver"]
 
 _IDLE = 60.0
 _MOMENT = 0.25
@@ -44,9 +42,14 @@ class Receiver:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._left = _BUDGET
+        self._taken: WeakSet[asyncio.Transport] = WeakSet()
+
+    def has_taken(self, request: web.Request) -> bool:
+        """Whether the body did not pass through aiohttp, so that nothing can follow on the connection."""
+        return request.transport in self._taken
 
     async def receive(self, request: web.Request, sink: UpdateSink, total: int) -> None:
-        """Put the body into the sink and commit it when all is there; mark the request TAKEN if its connection must end."""
+        """Put the body into the sink and commit it when all is there."""
         length = request.content_length or 0
         if length <= _AT_ONCE:
             await _receive_small(request, sink, length)
@@ -69,7 +72,7 @@ class Receiver:
         pieces = list(iter(request.content.read_nowait, b""))
         intake = Intake(transport, protocol, blocks)
         transport.set_protocol(intake)
-        request[TAKEN] = True
+        self._taken.add(transport)
         try:
             for piece in pieces:
                 await self._run(sink.write, memoryview(piece))

@@ -31,7 +31,7 @@ from nevermined_fl.errors import (
 )
 from nevermined_fl.messages import MAX_MESSAGE_BYTES, JoinRequest, decode, encode
 from nevermined_fl.transports.http.guests import Guests
-from nevermined_fl.transports.http.receiving import TAKEN, Receiver
+from nevermined_fl.transports.http.receiving import Receiver
 from nevermined_fl.transports.http.sending import send_file
 from nevermined_fl.transports.http.wire import ERROR, LENGTH, MAX_WAIT, OFFSET, error_answer
 
@@ -109,7 +109,7 @@ class HttpServer:
         self._metrics, self._metrics_bearer = metrics, metrics_bearer
         self._bearers: dict[str, str] = {}  # digest of the bearer -> participant
         self._uploads: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()
-        app = web.Application(middlewares=[_errors], client_max_size=_SMALL_BODY)
+        app = web.Application(middlewares=[self._ending, _errors], client_max_size=_SMALL_BODY)
         app.add_routes(
             [
                 web.get("/v1/health", self._health),
@@ -232,10 +232,7 @@ class HttpServer:
             raise DecodeError(f"{request.content_length} bytes announced from {start} on, {total} in all", code="size")
         self._supersede(self._authenticate(request))
         await self._receiver.receive(request, sink, total)
-        answer = web.Response(status=204, headers={OFFSET: str(sink.offset)})
-        if TAKEN in request:
-            answer.force_close()
-        return answer
+        return web.Response(status=204, headers={OFFSET: str(sink.offset)})
 
     def _supersede(self, participant: str) -> None:
         """One upload per participant: whoever opens many holds one block of memory, not many."""
@@ -253,6 +250,15 @@ class HttpServer:
         participant = self._authenticate(request)
         text = (await _small_body(request)).decode("ascii", "replace")
         return _answer(await self._service.evaluated(participant, text))
+
+    @web.middleware
+    async def _ending(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        answer = await handler(request)
+        if self._receiver.has_taken(request):
+            answer.force_close()
+        return answer
 
     def _open(self, request: web.Request) -> UpdateSink:
         participant = self._authenticate(request)
@@ -297,7 +303,7 @@ async def _errors(
     answer = web.json_response(body, status=status)
     if request.method == "HEAD":
         answer.headers[ERROR] = json.dumps(body)
-    if TAKEN in request or (not request.content.at_eof() and request.body_exists):
+    if not request.content.at_eof() and request.body_exists:
         answer.force_close()  # the rest of a refused body is not worth reading
     return answer
 
