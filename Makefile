@@ -3,9 +3,11 @@ PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Tests with a target of their own.
+APART  := --ignore=tests/e2e --ignore=tests/soak --ignore=tests/links
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test isolation e2e check format constraints core oracle bench bench-peers wheel wheel-demo clean
+.PHONY: help setup demo test isolation e2e soak soak-full links check format constraints core oracle bench bench-peers wheel wheel-demo clean
 
 help:            ## this list
 	@grep -hE '^[a-z0-9-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,14 +29,25 @@ demo: $(STAMP)   ## a federated session from purchase to fetched model, on an em
 	$(BIN)/nevermined-fl demo
 
 test: $(STAMP)   ## the test suite (under 5 minutes)
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore=tests/e2e -m "not bubblewrap"
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(APART) -m "not bubblewrap"
 
 isolation: $(STAMP) ## what needs bubblewrap: that a job sees no key, no network and nobody else; CI runs it always
 	@command -v bwrap >/dev/null || { echo "bubblewrap is needed: apt-get install bubblewrap"; exit 1; }
-	$(BIN)/python -m pytest -q --ignore=tests/e2e -m bubblewrap
+	$(BIN)/python -m pytest -q $(APART) -m bubblewrap
 
 e2e: $(STAMP)    ## whole sessions over an embedded network: refusals, faults, refunds, Ctrl-C; CI runs it always
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/e2e
+
+soak: $(STAMP)   ## a sample of the kill matrix: coordinator, participant, launcher, torn files (3 minutes); CI runs it always
+	$(BIN)/python -m pytest -q -n 0 tests/soak $(SOAK)
+
+soak-full: $(STAMP) ## SIGKILL at every boundary there is (hours)
+	$(BIN)/python -m pytest -q -n 0 tests/soak --full $(SOAK)
+
+links: $(STAMP)  ## lossy, slow, cut and hostile networks, and full disks (root, iproute2, nftables); CI runs it always
+	@command -v nft >/dev/null && command -v tc >/dev/null || { echo "needed: apt-get install nftables iproute2"; exit 1; }
+	@test "$$(id -u)" = 0 || { echo "networks of one's own need root"; exit 1; }
+	$(BIN)/python -m pytest -q -n 0 tests/links
 
 check: $(STAMP)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
@@ -58,7 +71,7 @@ core: $(STAMP)   ## the pure core's tests on the Pythons in PYTHONS (default pyt
 	    tests/test_messages.py tests/test_spool.py tests/test_journal.py tests/test_driver.py tests/test_simulation.py; \
 	done
 
-oracle: $(STAMP) ## opt-in: our weights after 10 rounds against Flower's FedAvg, in an environment of its own
+oracle: $(STAMP) ## opt-in: our models against Flower's, a session and every aggregator, in an environment of its own
 	test -x $(VENV)/flower/bin/flwr || { $(PYTHON) -m venv $(VENV)/flower && $(VENV)/flower/bin/python -m pip install --quiet "flwr>=1.40,<1.43"; }
 	$(BIN)/python benchmarks/oracle.py --flower-python $(VENV)/flower/bin/python
 
