@@ -255,6 +255,7 @@ class Driver:
         while found := await asyncio.to_thread(damages, self.session, self._store, self._uploads, self._outputs):
             for event in found:
                 await self._say(event)
+        await asyncio.to_thread(outputs.drop_damaged, self.session, self._outputs)
         await self._say(events.Restarted())
 
     async def _make(self, order: effects.Aggregate | effects.Adopt) -> None:

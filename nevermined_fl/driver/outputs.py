@@ -7,6 +7,7 @@ Rule 3: what is published has the plan's tensors alone, whatever a strategy carr
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from nevermined_fl.session import Plan, Session
     from nevermined_fl.session.state import Round
 
-__all__ = ["card", "keep_checkpoints", "publish", "result", "stopped_early", "write"]
+__all__ = ["card", "drop_damaged", "keep_checkpoints", "publish", "result", "stopped_early", "write"]
+
+logger = logging.getLogger(__name__)
 
 
 def write(session: Session, store: Store, folder: Path) -> str:
@@ -75,6 +78,15 @@ def keep_checkpoints(session: Session, store: Store, folder: Path) -> None:
         if done.number % every == 0 and not into.exists() and store.path(done.model).exists():
             into.parent.mkdir(parents=True, exist_ok=True)
             publish(store.path(done.model), session.plan, into)
+
+
+def drop_damaged(session: Session, folder: Path) -> None:
+    """After a restart: a checkpoint that is not what it was is made again while its model is here, and never published."""
+    for done in session.history if session.plan.carried() == session.plan.schema else ():
+        path = _checkpoint(folder, done.number)
+        if path.exists() and sha256_file(path) != done.model:
+            logger.warning("checkpoint %s is damaged", path.name)
+            path.unlink()
 
 
 def _checkpoint(folder: Path, number: int) -> Path:

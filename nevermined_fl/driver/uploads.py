@@ -5,12 +5,14 @@ The initial model that a participant makes is an upload of round 0, in the plan'
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from nevermined_fl import aggregation
 from nevermined_fl.codecs import delta
 from nevermined_fl.driver.folding import distance
 from nevermined_fl.errors import DecodeError, RemoteProtocolError, StorageFull
+from nevermined_fl.files import sha256_file
 from nevermined_fl.session.plan import FROM_PARTICIPANT
 from nevermined_fl.spool import Spool
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Uploads"]
 
+logger = logging.getLogger(__name__)
+
 
 class Uploads:
     """The spools of one session."""
@@ -33,6 +37,8 @@ class Uploads:
         self._metrics = metrics
         self._room = room
         self._extras = aggregation.create(plan.strategy, dict(plan.strategy_options)).EXTRAS
+        for name in ("spool", "spool-initial"):
+            _drop_damaged(folder / name)
         self._spool = Spool(folder / "spool", delta.wire_schema(plan.carried(), plan.precision))
         asks = plan.initial_model == FROM_PARTICIPANT
         self._first = Spool(folder / "spool-initial", plan.schema) if asks else self._spool
@@ -86,6 +92,14 @@ class Uploads:
             self._spool.discard(participant, round_number, digest)
             text = f"the update is {norm:g} from its model; the plan allows {bound:g}"
             raise RemoteProtocolError(text, code="norm")
+
+
+def _drop_damaged(folder: Path) -> None:
+    """What a killed process left, whether it was reported or not: its sender has it still."""
+    for path in folder.glob("*-*-*"):
+        if not path.suffix and sha256_file(path) != f"sha256:{path.name.rpartition('-')[2]}":
+            logger.warning("update %s is damaged; it is asked for again", path.name)
+            path.unlink()
 
 
 class _Upload:

@@ -62,14 +62,16 @@ class Torn:
     def strike(self, coordinator):
         """Damage one file; its name."""
         found = sorted(path for path in coordinator.rglob("*") if path.is_file() and path.stat().st_size and may_tear(path))
+        if not found:
+            return ""  # it was killed before it wrote anything
         path = found[self.draw % len(found)]
         path.write_bytes(DAMAGES[self.damage](path.read_bytes()))
         return str(path.relative_to(coordinator))
 
 
 def may_tear(path):
-    """All but SQLite's index of the log, which it makes anew and which is never on disk."""
-    return not path.name.endswith("-shm")
+    """All but SQLite's index of the log, which is never on disk, and published checkpoints, which are kept once."""
+    return not path.name.endswith("-shm") and path.parent.name != "checkpoints"
 
 
 @pytest.mark.timeout(7200)
