@@ -412,7 +412,8 @@ class Books:
         for (_, _), said in sorted((key, said) for key, said in self.evaluated.items() if key[0] == number):
             for name, value in said.metrics.items():
                 total, weight = sums.get(name, (0.0, 0))
-                sums[name] = (total + min(said.examples, 100) * round(value, 3), weight + min(said.examples, 100))
+                told, examples = round(value, {"accuracy": 3, "loss": 6}[name]), min(said.examples, 100)
+                sums[name] = (total + examples * told, weight + examples)
         return {name: total / weight for name, (total, weight) in sums.items()}
 
     def check_deadline(self, before, said):

@@ -46,7 +46,9 @@ EARLY = (
     {"metric": "accuracy", "target": 0.3},
     {"metric": "loss", "goal": "min", "target": 1.0},
     {"metric": "accuracy", "tolerance": 0.05},
-    {"metric": "loss", "goal": "min", "tolerance": 0.5, "patience": 2},
+    {"metric": "accuracy", "goal": "min", "tolerance": 0.05},
+    {"metric": "accuracy", "tolerance": 0.0, "patience": 2},
+    {"metric": "loss", "goal": "min", "tolerance": 0.1, "patience": 2},
 )
 
 
@@ -89,7 +91,7 @@ class Moves(Books):
         evaluation=(None, 25.0),
         initial=(digest(0), "participant"),
         early=EARLY,
-        metrics=(True, True, False),
+        metrics=(True, True, True, False),
     )
     def open(self, *, size, joiners, head_start, early, metrics, **choices):
         names = {
@@ -280,6 +282,7 @@ class Moves(Books):
             self.say(Lost(update.participant, self.session.round, update.update))
 
     def answer(self, straggler, examples):
+        straying = (7919, 50_000, 31_337)[examples % 3]  # metrics get better, worse and better again
         phase = self.session.phase
         if phase not in (Phase.REPORTING, Phase.EVALUATION):
             return
@@ -290,7 +293,8 @@ class Moves(Books):
             if phase is Phase.REPORTING:
                 self.say(Reported(participant, number, model, self.fresh(), examples + n, {}, self.session.attempt))
             else:
-                metrics = {"accuracy": n * 0.12345} | ({"loss": 1.5} if n % 2 else {})
+                accuracy = (number * straying + n * 12345) % 100_000 / 100_000
+                metrics = {"accuracy": accuracy} | ({"loss": 1 + accuracy * 2} if n % 2 else {})
                 self.say(Evaluated(participant, number, model, examples + n, metrics))
         if self.session.phase is phase and self.session.deadline:
             self.now = self.session.deadline - 0.25

@@ -111,6 +111,7 @@ def test_a_lost_initial_model_is_made_again():
     world.report(first, 5, model=digest(5))
     world.say(Left(first))
     discard, ask = world.say(lost)
+    assert world.session.turn == 3
     assert discard == Discard(digest(5), first, 0)
     assert ask.participant == draw.initializer(world.plan, (A, B, C), (first,))
 

@@ -211,6 +211,18 @@ def test_an_update_stays_although_its_sender_left_and_the_round_waits_for_others
     assert [row[0] for row in aggregate.updates] == [A, B, C]
 
 
+def test_who_gave_an_update_and_left_is_counted_among_those_who_could():
+    world = open_world(participantsRatio=0.5, minParticipants=2, repeats=1, lateUpdates="use")
+    one, *_ = world.session.cohort
+    world.report(one, 11)
+    world.say(Left(one))
+    (configure,) = world.say(Ticked(), after=60.0)
+    # ceil(0.5 * 5), with the one who left and whose update is here; of the four who are there it would be 2.
+    assert world.session.target == 3
+    assert len(configure.cohort) == 2
+    assert set(world.session.cohort) == {one, *configure.cohort}
+
+
 def test_waiting_for_members_to_come_back_is_repeated_too():
     world = World(A, B, C, repeats=1)
     world.rounds(1)
