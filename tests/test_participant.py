@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 
+import numpy as np
 import pytest
 from federation import did
 
 from nevermined_fl import precision
+from nevermined_fl.codecs import safetensors
 from nevermined_fl.errors import NotFound, RemoteProtocolError, TrainerError, TransportError, Unauthenticated
+from nevermined_fl.files import sha256_file
 from nevermined_fl.messages import Evaluate, Finish, Initialize, Joined, Train, Verdict, Wait
 from nevermined_fl.participant import Credentials, Participant
 from nevermined_fl.participant.beside import Overtaken, work_on
@@ -18,7 +21,7 @@ from nevermined_fl.participant.models import Models
 from nevermined_fl.tokens import JobKey
 from nevermined_fl.trainers.child import Measured, Trained
 
-from transport_worlds import SESSION, World, digest, make_model  # isort: skip
+from transport_worlds import SESSION, WORLDS, World, digest, make_model  # isort: skip
 
 ME = did("me")
 UPDATE = make_model(4.0)
@@ -388,3 +391,45 @@ async def test_a_model_of_another_schema_is_refused(tmp_path):
         with pytest.raises(RemoteProtocolError):
             await Models(tmp_path / "here", plan, link).get(link.first)
         assert list((tmp_path / "here").iterdir()) == []
+
+
+class Counted:
+    """A link that counts what is fetched."""
+
+    def __init__(self, link):
+        self._link, self.fetched = link, []
+
+    def __getattr__(self, name):
+        if name.startswith("fetch"):
+            self.fetched.append(name)
+        return getattr(self._link, name)
+
+
+class Drift(Trainer):
+    """Adds to each number what the seed says."""
+
+    async def fit(self, model, seed, into, seconds, *, control=None):
+        chance = np.random.default_rng(seed)
+        model = safetensors.load(model.read_bytes())
+        moved = {name: (x + 0.1 * chance.normal(size=x.shape)).astype(x.dtype) for name, x in model.items()}
+        into.write_bytes(safetensors.dump(moved))
+        return Trained(sha256_file(into), 9, {})
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+@pytest.mark.parametrize("word", ["f32", "int8"])
+async def test_a_whole_session_with_changes_both_ways(tmp_path, world, word):
+    there = await world(tmp_path, rounds=3, precision=word, strategy="scaffold").start()
+    links = []
+
+    async def take_part(name):
+        links.append(Counted(there.link(name)))
+        (tmp_path / name[-8:]).mkdir()
+        who = Credentials(SESSION, name, token=name, key=there.keys[name], fingerprint=there.fingerprint)
+        taking = Participant(there.plan, who, link=links[-1], trainer=Drift(), folder=tmp_path / name[-8:])
+        return await taking.run()
+
+    assert {end.outcome for end in await asyncio.gather(*map(take_part, there.plan.members))} == {"finished"}
+    small = ["fetch_model", "fetch_delta", "fetch_delta", "fetch_delta"]
+    assert [link.fetched for link in links] == [small if word == "int8" else ["fetch_model"] * 4] * 2
+    await there.close()

@@ -56,9 +56,12 @@ def test_three_participants_give_the_textbooks_model_and_tell_a_story(tmp_path, 
     assert json.loads((result.outputs / "result.json").read_text())["model"] == result.digest
 
 
-def test_the_same_session_again_gives_the_same_bits(tmp_path, world):
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_the_same_session_again_gives_the_same_bits(tmp_path, world, precision):
     algorithm, datasets, initial = world
-    plan = make_plan(datasets, initial, rounds=2, strategy="fedadam", participants_ratio=0.5, min_participants=1)
+    plan = make_plan(
+        datasets, initial, rounds=2, strategy="fedadam", participants_ratio=0.5, min_participants=1, precision=precision
+    )
 
     first = simulate(plan, algorithm, datasets, tmp_path / "one", initial=initial)
     second = simulate(plan, algorithm, datasets, tmp_path / "two", initial=initial)
