@@ -28,6 +28,12 @@ def loopback_bytes() -> int:
     return int(line.split(":")[1].split()[0])
 
 
+def retransmitted() -> int:
+    """TCP segments that were sent once more in this network namespace; where nothing is lost, because an answer was late."""
+    names, values = [line.split() for line in _lines("/proc/net/snmp") if line.startswith("Tcp:")]
+    return int(values[names.index("RetransSegs")])
+
+
 def load() -> float:
     """How many processes wanted the processor, averaged over the last minute."""
     return round(os.getloadavg()[0], 2)

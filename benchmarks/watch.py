@@ -32,6 +32,7 @@ class _Sample:
     server_cpu: float
     client_cpu: float
     bytes: int
+    retransmitted: int
 
 
 class Watch:
@@ -86,6 +87,7 @@ class Watch:
             "client_cpu_s": round((last.client_cpu - first.client_cpu) / self._rounds, 4),
             "rounds": self._rounds,
             "slowest_round_s": round(max(took), 4),
+            "retransmitted": round((last.retransmitted - first.retransmitted) / self._rounds, 1),
             "private_network": network.is_private(),
         }
 
@@ -105,7 +107,7 @@ class Watch:
         return found
 
     def _sample(self) -> _Sample:
-        return _Sample(_cpu(self._servers()), _cpu(self._clients()), measure.loopback_bytes())
+        return _Sample(_cpu(self._servers()), _cpu(self._clients()), measure.loopback_bytes(), measure.retransmitted())
 
 
 def _cpu(pids: Sequence[int]) -> float:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import measure, network
 from benchmarks.__main__ import emit
 from benchmarks.peers import environments, run
 from benchmarks.rounds import measure_rounds
 from benchmarks.work import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MILLION = 1_000_000
 LARGE, SMALL = (10 * _MILLION, 10), (_MILLION // 10, 2)
@@ -46,15 +50,16 @@ def main() -> int:
             ours = Work(params, clients, rounds=OUR_ROUNDS[params, clients])
             lines: dict[str, list[dict[str, Any]]] = {"ours": [], name: []}
             for turn in range(chosen.passes):
-                lines["ours"].append(_one("ours", ours, turn, measure_rounds(ours)))
-                lines[name].append(_one(name, work, turn, measured(work, pythons[environment])))
+                lines["ours"].append(_one("ours", ours, turn, measure_rounds))
+                lines[name].append(_one(name, work, turn, partial(measured, python=pythons[environment])))
             emit(_compare(lines["ours"], lines[name], wanted) | {"peer": name, "params": params, "clients": clients})
     return 0
 
 
-def _one(system: str, work: Work, turn: int, found: dict[str, Any]) -> dict[str, Any]:
+def _one(system: str, work: Work, turn: int, measured: Callable[[Work], dict[str, Any]]) -> dict[str, Any]:
     line = {"bench": "peer", "system": system, "pass": turn, "params": work.params, "clients": work.clients}
-    line |= {"tls": False, "load": measure.load()} | found
+    line |= {"tls": False, "load": measure.load()}
+    line |= measured(work) | {"load": line["load"]}
     emit(line)
     return line
 
