@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nevermined_fl.aggregation import AGGREGATORS
 from nevermined_fl.cli.app import app, command
 from nevermined_fl.cli.options import (
     ContinueFrom,
@@ -29,7 +30,7 @@ def demo(
     providers: Annotated[int, typer.Option(min=1, max=20, help="How many data providers.")] = 3,
     dataset: Annotated[str, typer.Option(help="digits or breast-cancer.")] = "digits",
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds.")] = 10,
-    strategy: Annotated[str, typer.Option(help="fedavg, fedavgm, fedadam, median or trimmed_mean.")] = "fedavg",
+    strategy: Annotated[str, typer.Option(help=f"{', '.join(AGGREGATORS)}.")] = "fedavg",
     seed: Annotated[int, typer.Option(min=0, help="Of the split and the session.")] = 0,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the network running; stop it with `devnet down`.")
@@ -62,7 +63,7 @@ def simulate(
     ] = None,
     session: Annotated[Path | None, typer.Option(help="Take the settings from a session.toml.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="How many rounds.")] = None,
-    strategy: Annotated[str, typer.Option(help="fedavg, fedavgm, fedadam, median or trimmed_mean.")] = "",
+    strategy: Annotated[str, typer.Option(help=f"{', '.join(AGGREGATORS)}.")] = "",
     seed: Annotated[int | None, typer.Option(min=0, help="Of the session.")] = None,
     hyperparameter: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=JSON", help="A hyperparameter; repeat it.")

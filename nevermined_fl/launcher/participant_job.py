@@ -76,9 +76,10 @@ async def _take_part(launcher: Launcher, job: Job, watch: RecordWatch) -> str:
     over = asyncio.ensure_future(watch.until(lambda record: record.is_over()))
     try:
         await asyncio.wait({process, over}, return_when=asyncio.FIRST_COMPLETED)
-        if not process.done() and over.result().outcome == "finished":
-            # The coordinator told it; this is for one that is about to end. Of a failed session nobody tells anybody.
-            await asyncio.wait({process}, timeout=launcher.pace.grace)
+        if not process.done() and over.result().outcome != "finished":
+            return ""  # its coordinator may be gone without a word; the record has the reason
+        # The coordinator told it; this is for one that is about to end.
+        await asyncio.wait({process}, timeout=launcher.pace.grace)
         return process.result() if process.done() else "it went on after the session was over"
     finally:
         for task in (process, over):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl import assets
-from nevermined_fl.errors import InvalidRequest, NotFound, SessionFailed, SettingsError
+from nevermined_fl.errors import Conflict, InvalidRequest, NotFound, SessionFailed, SettingsError
 from nevermined_fl.marketplace import publishing, purchase, results
 from nevermined_fl.marketplace.earlier import earlier_model
 from nevermined_fl.marketplace.market import Market, open_market
@@ -216,8 +216,18 @@ class DataScientist:
     # running
 
     def start(self, agreement: str, *, workflow: str) -> str:
-        """Run what was bought: the participants' workflow, or for a coordinator the session; the execution's id."""
-        return self.market.gateway_of(self._did_of(agreement)).execute(agreement, workflow=workflow)
+        """Run what was bought: the participants' workflow, or for a coordinator the session; the execution's id.
+
+        Started again while it runs, it is the same execution: the answer to the first order may have got lost.
+        """
+        try:
+            return self.market.gateway_of(self._did_of(agreement)).execute(agreement, workflow=workflow)
+        except Conflict as error:
+            if error.check == "one_live_execution":
+                for execution in reversed(self.executions(agreement)):
+                    if self.status(agreement, execution).get("workflowDid") == workflow:
+                        return execution
+            raise
 
     def status(self, agreement: str, execution: str) -> dict[str, Any]:
         """How an execution is doing, in the words of the compute API."""

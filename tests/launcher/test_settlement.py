@@ -1,6 +1,7 @@
 """Who is paid when what fails: the table of docs/payments, row by row, over real processes."""
 
 import asyncio
+import json
 
 import pytest
 from launcher_world import BUYER, PRICES
@@ -154,6 +155,20 @@ async def test_the_buyer_stopped_a_participant(world):
     assert (await second.wait(other))["payment"] == "paid"
     stopped = await first.wait(job)
     assert (stopped["status"], stopped["reason"], stopped["payment"]) == ("Failed", "stopped by the buyer", "locked")
+
+
+async def test_a_participant_that_its_buyer_stops_has_the_time_to_say_so(world):
+    world.begin_session(participant_0="polite", wanted=1)
+    first, _ = first_and_second(world)
+    job = await world.begin(first)
+    await world.begin(world.cloud)
+    events = first.launcher.work(job) / "events.jsonl"
+    await first.until(job, lambda _: events.exists() and "joined" in events.read_text())
+    await first.ask("DELETE", f"{COMPUTE}/stop/{job}")
+    await first.reach(job, "settling")
+    _, lines = await first.ask("GET", f"{COMPUTE}/logs/{job}")
+    assert [json.loads(line["content"])["event"] for line in lines] == ["joined", "left"]
+    assert "stopped" not in (first.home / "jobs" / job / "raw.log").read_text()  # it ended by itself
 
 
 class Refusing:

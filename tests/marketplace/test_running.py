@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from buyer_world import a_buyer
 
-from nevermined_fl.errors import PermissionDenied, SettingsError
+from nevermined_fl.errors import Conflict, PermissionDenied, SettingsError
 from nevermined_fl.marketplace.running import Receipt, run, wait_approved
 from nevermined_fl.marketplace.session_file import load_session
 
@@ -40,6 +41,32 @@ def test_a_refusal_or_silence_of_a_provider_comes_before_any_payment():
     with pytest.raises(PermissionDenied, match="provider of a has not decided"):
         wait_approved(Asked({"a": "pending"}), "w", patience=0)
     wait_approved(Asked({"a": "approved"}), "w", patience=0)
+
+
+class Running:
+    """A gateway at which the agreement's execution lives already."""
+
+    def __init__(self, check, **workflows):
+        self.check, self.workflows = check, workflows
+
+    def execute(self, _, *, workflow):
+        raise Conflict("refused", check=self.check)
+
+    def compute(self, verb, _, execution):
+        return list(self.workflows) if verb == "list" else {"workflowDid": self.workflows[execution]}
+
+
+def test_a_start_whose_answer_got_lost_is_the_same_execution():
+    buyer, world = a_buyer()
+    agreement = world.order(world.dataset)
+    gateways = buyer.market._gateways
+    gateways[world.gateway_url] = Running("one_live_execution", old="did:nv:other", new=world.workflow)
+    assert buyer.start(agreement, workflow=world.workflow) == "new"
+    with pytest.raises(Conflict):
+        buyer.start(agreement, workflow=world.session)
+    gateways[world.gateway_url] = Running("one_live_session", new=world.workflow)
+    with pytest.raises(Conflict):
+        buyer.start(agreement, workflow=world.workflow)
 
 
 def test_a_receipt_is_not_applied_to_what_the_file_did_not_say_then(tmp_path):

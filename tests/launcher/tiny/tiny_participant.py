@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import socket
 import ssl
 import sys
@@ -32,6 +33,17 @@ if behaviour == "lose once" and not (folder / "lost").exists():
     sys.exit(3)
 if behaviour == "lose":
     sys.exit(3)
+if behaviour == "polite":
+
+    def goodbye(*_):
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect("relay.sock")  # the relay is still there
+        tell("left")
+        sys.exit(3)
+
+    signal.signal(signal.SIGTERM, goodbye)
+    tell("joined")
+    time.sleep(600)
 if behaviour == "hang":
     time.sleep(600)
 
