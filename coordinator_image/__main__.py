@@ -14,7 +14,7 @@ import secrets
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coordinator_image.admission import LauncherAdmission
 from nevermined_fl import logs
@@ -65,7 +65,7 @@ async def _run(folder: Path) -> int:
 async def _conduct(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_text())
     plan = Plan.from_parameters(job["parameters"], tuple(job["members"]))
-    context = {"session": job["session"]}
+    logs.bind(session=job["session"])
     admission = LauncherAdmission(folder / "admission.sock")
     driver = await _driver(folder, plan, job["session"], admission)
     server = HttpServer(
@@ -77,9 +77,9 @@ async def _conduct(folder: Path) -> None:
     driver.metrics.connections = server.connections
     try:
         port = await server.start(job["host"], job["port"], server_context(folder / "tls.crt", folder / "tls.key"))
-        logger.info("listening on port %d", port, extra=context)
+        logger.info("listening on port %d", port)
         outcome = await driver.run()
-        logger.info("over: %s", outcome.reason or outcome.model, extra=context)
+        logger.info("over: %s", outcome.reason or outcome.model)
     finally:
         await server.close()
         await admission.close()
@@ -99,9 +99,15 @@ async def _driver(folder: Path, plan: Plan, session: str, admission: Admission) 
                 outputs=Path(os.environ.get("NEVERMINED_OUTPUTS_PATH") or folder / "outputs"),
                 admission=admission,
                 fingerprint=fingerprint_of((folder / "tls.crt").read_text()),
+                on_event=_note_round,
             )
         except StorageFull as full:
             await wait_for_room(folder, full)
+
+
+def _note_round(line: dict[str, Any]) -> None:
+    if line["event"] in {"round_started", "round_repeated", "rolled_back"}:
+        logs.bind(round=line["round"])
 
 
 def _metrics_token(folder: Path) -> str:

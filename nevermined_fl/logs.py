@@ -12,10 +12,12 @@ import os
 import time
 from typing import Any
 
-__all__ = ["CONTEXT", "configure"]
+__all__ = ["CONTEXT", "bind", "configure"]
 
 CONTEXT = ("session", "round", "participant")
 """What a record may carry as ``extra``; printed after the message as ``session=…``."""
+
+_bound: dict[str, Any] = {}
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
@@ -54,6 +56,11 @@ def configure(level: str = "INFO") -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
+def bind(**context: Any) -> None:
+    """Say what every line of this process is about that does not say it itself; for a process that has one session."""
+    _bound.update(context)
+
+
 def _context(record: logging.LogRecord) -> dict[str, Any]:
-    found = ((name, getattr(record, name, None)) for name in CONTEXT)
+    found = ((name, getattr(record, name, _bound.get(name))) for name in CONTEXT)
     return {name: value for name, value in found if value is not None and value != ""}

@@ -20,6 +20,9 @@ where = {"session": "did:nv:51", "round": 3, "participant": "did:nv:a\\nb"}
 logger.warning("refused: %s", "late", extra=where)
 logger.debug("not shown", extra=where)
 logger.warning("round %d", 0, extra={"session": "did:nv:51", "round": 0, "participant": ""})
+logs.bind(session="did:nv:52", round=4)
+logger.warning("all that follows", extra={"participant": "did:nv:b"})
+logger.warning("but for what says it", extra={"session": "did:nv:53"})
 """
 
 
@@ -37,13 +40,15 @@ def test_a_record_is_a_line_and_a_traceback_keeps_its_own():
 
 
 def test_a_line_says_which_session_round_and_participant_it_is_about():
-    *_, refused, last = lines_of()
+    *_, refused, last, bound, own = lines_of()
     assert refused.endswith(r"WARNING gateway: refused: late session=did:nv:51 round=3 participant=did:nv:a\x0ab")
     assert last.endswith("WARNING gateway: round 0 session=did:nv:51 round=0")
+    assert bound.endswith("WARNING gateway: all that follows session=did:nv:52 round=4 participant=did:nv:b")
+    assert own.endswith("WARNING gateway: but for what says it session=did:nv:53 round=4")
 
 
 def test_programs_get_one_object_a_line():
-    first, second, refused, last = (json.loads(line) for line in lines_of(NEVERMINED_FL_LOG="json"))
+    first, second, refused, last, *_ = (json.loads(line) for line in lines_of(NEVERMINED_FL_LOG="json"))
     assert first["message"] == "refused GET /x\n2026-01-01 INFO gateway: approved\x1b[2J\u2028"
     assert second["traceback"].splitlines()[-1] == "b"
     assert {name: refused[name] for name in refused if name != "time"} == {
