@@ -143,11 +143,14 @@ class HttpServer:
         _allow_many_files()
         await self._runner.setup()
         assert self._runner.server is not None
-        loop, secure = asyncio.get_running_loop(), {"ssl_handshake_timeout": _HANDSHAKE} if context else {}
         try:
             sock = _listen(host, port)
-            self._listening = await loop.create_server(
-                self._runner.server, sock=sock, ssl=context, backlog=_BACKLOG, **secure
+            self._listening = await asyncio.get_running_loop().create_server(
+                self._runner.server,
+                sock=sock,
+                ssl=context,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=_HANDSHAKE if context else None,
             )
         except OSError as error:
             raise TransportError(f"cannot listen on {host}:{port}: {error.strerror}") from error
@@ -273,6 +276,7 @@ class HttpServer:
         participant = self._bearers.get(_hash(bearer))
         if scheme != "Bearer" or participant is None:
             raise Unauthenticated("the bearer is not known here", check="bearer", hint="join again")
+        request["participant"] = participant
         self._greet(request, participant)
         return participant
 
@@ -292,13 +296,13 @@ async def _errors(
         status, body = error_answer(error)
         # A stranger's refusal is no news: he can ask for as many as he likes.
         level = logging.WARNING if status >= 500 else logging.DEBUG if status == 401 else logging.INFO
-        logger.log(level, "%s %s: %s", request.method, request.path, error)
+        logger.log(level, "%s %s: %s", request.method, request.path, error, extra=_who(request))
     except web.HTTPException as error:
         status, body = error.status, {"error": "http", "message": error.reason}
     except (ConnectionError, ClientError):
         status, body = 400, {"error": "truncated", "message": "the body ended early"}
     except Exception:
-        logger.exception("%s %s failed", request.method, request.path)
+        logger.exception("%s %s failed", request.method, request.path, extra=_who(request))
         status, body = 500, {"error": "internal", "message": "the coordinator failed; it is not your fault"}
     answer = web.json_response(body, status=status)
     if request.method == "HEAD":
@@ -306,6 +310,10 @@ async def _errors(
     if not request.content.at_eof() and request.body_exists:
         answer.force_close()  # the rest of a refused body is not worth reading
     return answer
+
+
+def _who(request: web.Request) -> dict[str, str]:
+    return {"participant": request.get("participant", "")}
 
 
 async def _small_body(request: web.Request) -> bytes:
