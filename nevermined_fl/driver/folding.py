@@ -9,43 +9,34 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-from bisect import bisect_right
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nevermined_fl.aggregation.rule import Known
 from nevermined_fl.codecs import delta, safetensors
-from nevermined_fl.codecs.blocks import pieces
-from nevermined_fl.driver.desk import Blocks, Desk, Source, State, write_all
+from nevermined_fl.driver.desk import Blocks
+from nevermined_fl.driver.parts import Parts
+from nevermined_fl.driver.server_state import State, write_all
+from nevermined_fl.driver.work import opened
 from nevermined_fl.errors import SessionFailed
 from nevermined_fl.files import atomic_file, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from nevermined_fl.aggregation.rule import Aggregator
     from nevermined_fl.codecs.blocks import Piece
+    from nevermined_fl.driver.desk import Desk
+    from nevermined_fl.driver.work import Work
     from nevermined_fl.session import TensorSchema
 
     Block = np.ndarray[Any, Any]
 
-T = TypeVar("T")
-
 __all__ = ["Given", "distance", "fold"]
-
-_BLOCK = 32 * 1024
-"""Numbers per block: an update's and the sums of a block stay in a processor's cache."""
-_AT_ONCE_BYTES = 32 << 20
-"""Of blocks of all updates, per thread, for strategies that need them at the same time."""
-_THREADS = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +86,10 @@ def fold(
     weights = tuple(given.weight for given in updates)
     residual = precision != "f32"
     paths = [given.path for given in updates]
-    with _opened(schema, precision, previous, paths, at_once=aggregator.AT_ONCE) as work:
+    with opened(schema, precision, previous, paths, at_once=aggregator.AT_ONCE) as work:
         peaks = _peaks(work, precision, [given.peak for given in updates]) if arithmetic == "fixed" else None
         known = Known(weights, peaks, members)
-        parts = _parts(schema, aggregator.EXTRAS)
+        parts = Parts(schema, aggregator.EXTRAS)
         if aggregator.SURVEYS:
             known = replace(known, shares=_shares(work, aggregator, known, parts))
         with State(aggregator.STATE, schema, state_before, state_after, residual=residual) as state:
@@ -110,7 +101,7 @@ def distance(
     model: Path, update: Path, schema: Sequence[TensorSchema], precision: str = "f32", extras: Sequence[str] = ()
 ) -> float:
     """The L2 norm of an update minus its round's model, without what travels beside it; infinite if it overflows."""
-    parts = _parts(schema, extras)
+    parts = Parts(schema, extras)
 
     def squares(desk: Desk, piece: Piece) -> float:
         before = desk.before(piece)
@@ -121,99 +112,11 @@ def distance(
                 found += 0.0 if extra else float(np.sum(np.square(apart, out=apart)))
         return found
 
-    with _opened(schema, precision, model, [update], at_once=False) as work:
+    with opened(schema, precision, model, [update], at_once=False) as work:
         return math.sqrt(math.fsum(work.each(squares)))
 
 
-class _Work:
-    """The pieces of a model, and the desks at which threads work through them."""
-
-    def __init__(
-        self, schema: Sequence[TensorSchema], previous: Source, updates: list[Source], *, at_once: bool
-    ) -> None:
-        fitting = _AT_ONCE_BYTES // (4 * len(updates)) // delta.GROUP * delta.GROUP
-        count = min(_BLOCK, max(delta.GROUP, fitting)) if at_once else _BLOCK
-        self.schema, self.updates = schema, updates
-        _keep_freed_memory()
-        self._pieces = pieces(schema, count)
-        self._threads = min(_THREADS, len(self._pieces))
-        self._desks: SimpleQueue[Desk] = SimpleQueue()
-        for _ in range(self._threads):
-            self._desks.put(Desk(previous, updates, count, at_once=at_once))
-
-    def each(self, do: Callable[[Desk, Piece], T]) -> Iterator[T]:
-        """What ``do`` makes of every piece, in the order of the file; a few pieces ahead of the reader."""
-        if self._threads == 1:
-            yield from (self._at_a_desk(do, piece) for piece in self._pieces)
-            return
-        ahead: deque[Future[T]] = deque()
-        with ThreadPoolExecutor(self._threads) as threads:
-            for piece in self._pieces:
-                ahead.append(threads.submit(self._at_a_desk, do, piece))
-                if len(ahead) > 2 * self._threads:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-
-    def _at_a_desk(self, do: Callable[[Desk, Piece], T], piece: Piece) -> T:
-        desk = self._desks.get()
-        try:
-            return do(desk, piece)
-        finally:
-            self._desks.put(desk)
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep some megabytes of freed blocks for the next piece.
-
-    It gives the top of its heap back as soon as that is twice the largest block it has ever seen freed, and then gets
-    every page of it zeroed again, piece by piece. Nothing touches this block, so it costs nothing.
-    """
-    np.empty(8 << 20, np.uint8)
-
-
-@contextmanager
-def _opened(
-    schema: Sequence[TensorSchema], precision: str, previous: Path, updates: Sequence[Path], *, at_once: bool
-) -> Iterator[_Work]:
-    layout = None if precision == "f32" else delta.Layout(schema, precision)
-    with ExitStack() as stack:
-        before = stack.enter_context(closing(Source(previous)))
-        sources = [stack.enter_context(closing(Source(path, precision, layout))) for path in updates]
-        yield _Work(schema, before, sources, at_once=at_once)
-
-
-class _Parts:
-    """Which numbers are the model's, and which travel beside them: indices at which another kind begins, and the kinds."""
-
-    def __init__(self, starts: list[int], extras: list[str]) -> None:
-        self._starts, self._extras = starts, extras
-
-    def of(self, piece: Piece) -> Iterator[tuple[slice, str]]:
-        """The parts of a piece; mostly it is of one kind."""
-        index = bisect_right(self._starts, piece.first) - 1
-        begin, end = piece.first, piece.first + piece.count
-        while begin < end:
-            stop = min(end, self._starts[index + 1]) if index + 1 < len(self._starts) else end
-            yield slice(begin - piece.first, stop - piece.first), self._extras[index]
-            begin, index = stop, index + 1
-
-
-def _parts(schema: Sequence[TensorSchema], extras: Sequence[str]) -> _Parts:
-    names = {tensor.name for tensor in schema}
-    starts, kinds = [0], [""]
-    first = 0
-    for entry in safetensors.Header.parse(safetensors.header_bytes(schema)).entries:
-        kind, _, beside = entry.name.partition("/")
-        kind = kind if kind in extras and beside in names else ""
-        if kind != kinds[-1]:
-            starts.append(first)
-            kinds.append(kind)
-        first += math.prod(entry.shape)
-    return _Parts(starts, kinds)
-
-
-def _shares(work: _Work, aggregator: Aggregator, known: Known, parts: _Parts) -> Block:
+def _shares(work: Work, aggregator: Aggregator, known: Known, parts: Parts) -> Block:
     def survey(desk: Desk, piece: Piece) -> list[Block]:
         before = desk.before(piece)
         own = [part for part, extra in parts.of(piece) if not extra]
@@ -226,7 +129,7 @@ def _shares(work: _Work, aggregator: Aggregator, known: Known, parts: _Parts) ->
     return aggregator.conclude(total, known.weights)
 
 
-def _peaks(work: _Work, precision: str, given: Sequence[float | None]) -> tuple[float, ...]:
+def _peaks(work: Work, precision: str, given: Sequence[float | None]) -> tuple[float, ...]:
     """Of each update, a number that none of its numbers exceeds."""
     if precision == "f32" and all(peak is not None for peak in given):
         return tuple(peak for peak in given if peak is not None)
@@ -250,7 +153,7 @@ class _Folding:
 
     aggregator: Aggregator
     known: Known
-    parts: _Parts
+    parts: Parts
     state: State
     precision: str
 
@@ -280,7 +183,7 @@ class _Folding:
         return after
 
 
-def _write(work: _Work, folding: _Folding, into: Path, change: Path | None) -> str:
+def _write(work: Work, folding: _Folding, into: Path, change: Path | None) -> str:
     hasher = hashlib.sha256()
     layout = None if change is None else delta.Layout(work.schema, folding.precision)
     with ExitStack() as stack:

@@ -10,7 +10,7 @@ from nevermined_fl.aggregation import AGGREGATORS, create
 from nevermined_fl.aggregation.rule import Known
 from nevermined_fl.codecs import delta, safetensors
 from nevermined_fl.codecs.blocks import pieces
-from nevermined_fl.driver import folding
+from nevermined_fl.driver import work
 from nevermined_fl.driver.folding import Given, distance, fold
 from nevermined_fl.errors import DecodeError, SessionFailed
 from nevermined_fl.files import sha256_file
@@ -86,7 +86,7 @@ def test_threads_and_the_order_of_a_files_blocks_change_no_bit(name, cohort, tmp
     models, paths = cohort
     digests = set()
     for threads in (1, 4):
-        monkeypatch.setattr(folding, "_THREADS", threads)
+        monkeypatch.setattr(work, "_THREADS", threads)
         digests.add(one_fold(name, models, paths, given(paths[1:]), tmp_path))
     assert len(digests) == 1
 
