@@ -42,6 +42,8 @@ class Status:
         self._session = session
         self._turned = asyncio.Event()
         self._written = 0.0
+        self._lock = threading.Lock()
+        self._newest = 0.0
 
     def turn(self) -> None:
         """Another phase, or another turn of the same one: worth writing at once."""
@@ -88,12 +90,16 @@ class Status:
 
     def _write(self, body: dict[str, Any]) -> None:
         text = json.dumps(body) + "\n"
-        try:
-            with storage("the status", len(text)):
-                write_atomic(self._path, text)
-        except StorageFull as full:
-            self._room.note(full)
-            self._overwrite(body, text)
+        with self._lock:
+            if body["time"] < self._newest:
+                return  # a thread that nobody waits for any more must not undo the last word
+            self._newest = body["time"]
+            try:
+                with storage("the status", len(text)):
+                    write_atomic(self._path, text)
+            except StorageFull as full:
+                self._room.note(full)
+                self._overwrite(body, text)
 
     def _overwrite(self, body: dict[str, Any], text: str) -> None:
         """In the blocks that the file has: a full disk must not keep the news of itself from being read."""
