@@ -16,10 +16,10 @@ def is_done(plan: Plan, history: tuple[Round, ...]) -> bool:
     if len(history) >= plan.rounds:
         return True
     stop = plan.early_stop
-    if stop is None or stop.metric not in dict(history[-1].metrics):
-        return False  # nothing new is known
+    if stop is None:
+        return False
     values = [value for done in history for name, value in done.metrics if name == stop.metric]
-    return _is_good_enough(stop, values[-1]) or _is_stuck(stop, values)
+    return bool(values) and (_is_good_enough(stop, values[-1]) or _is_stuck(stop, values))
 
 
 def _is_good_enough(stop: EarlyStop, value: float) -> bool:

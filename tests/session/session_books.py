@@ -80,6 +80,7 @@ class Books:
             assert self.session == before, "terminal phases never change"
         self.check_discards(before, said, effects)
         self.check_turn(before, said, effects)
+        self.check_ordered(before, said, effects)
         self.check_deadline(before, said)
         self.check_ends_and_beginnings(before, said)
         self.check_always()
@@ -105,6 +106,7 @@ class Books:
             assert len(self.here | self.given(ours.round)) < self.plan.min_participants
         if ours.phase is Phase.INITIALIZATION:
             assert bool(owing) != bool(ours.updates)
+        assert ours.model == (self.models[max(self.models)] if self.models else "")
         assert {member.participant: member.agreement for member in ours.members} == self.bound
         assert ours.present() == tuple(sorted(self.here))
         assert [(done.number, done.model) for done in ours.history] == [(c.round, c.model) for c in self.commits]
@@ -266,6 +268,24 @@ class Books:
         assert self.session.turn == before.turn + bool(asks and not again)
         if again and asks:
             assert (before.phase, before.cohort) == (self.session.phase, self.session.cohort)
+
+    def check_ordered(self, before, said, effects):
+        """What a phase needs done is ordered when it begins, when a turn begins, and after a restart."""
+        ours = self.session
+        kinds = {
+            Phase.INITIALIZATION: Adopt if ours.updates else AskInitialModel,
+            Phase.REPORTING: Configure,
+            Phase.AGGREGATION: Aggregate,
+            Phase.EVALUATION: AskEvaluation,
+            Phase.FINISHED: Finish,
+            Phase.FAILED: Fail,
+        }
+        begins = (before.phase, before.round, before.turn) != (ours.phase, ours.round, ours.turn)
+        begins = begins or (ours.phase is Phase.INITIALIZATION and before.updates != ours.updates)
+        back = isinstance(said, Joined) and isinstance(effects[0], Accept) and ours.owes(said.participant)
+        needed = begins or back or isinstance(said, Restarted)
+        if needed and ours.phase in kinds and (ours.phase is not Phase.REPORTING or ours.waits_for()):
+            assert any(isinstance(effect, kinds[ours.phase]) for effect in effects)
 
     # --- effects ---
 

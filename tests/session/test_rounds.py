@@ -201,6 +201,7 @@ def test_an_update_stays_although_its_sender_left_and_the_round_waits_for_others
     # C was asked before and is ready: that counts while the round waits.
     assert world.session.welcomes(C, 1)
     assert world.report(C, 13, attempt=0) == (Accept(C, 1),)
+    assert (world.session.phase, world.session.cohort) == (Phase.CONFIGURATION, ())
     assert not world.session.welcomes(C, 1)
     assert refusal(world.report(C, 14)) == "other_answer"
     world.say(Left(C))
