@@ -131,14 +131,15 @@ def _shares(work: Work, aggregator: Aggregator, known: Known, parts: Parts) -> B
 
 def _peaks(work: Work, precision: str, given: Sequence[float | None]) -> tuple[float, ...]:
     """Of each update, a number that none of its numbers exceeds."""
-    if precision == "f32" and all(peak is not None for peak in given):
-        return tuple(peak for peak in given if peak is not None)
-    if precision == "int8":
-        given = [127 * source.largest_scale() for source in work.updates]
-    if all(peak is not None for peak in given):
+    if precision == "int8" and None in given:
+        given = [128 * source.largest_scale() for source in work.updates]
+    known = [peak for peak in given if peak is not None]
+    if len(known) == len(given) and precision == "f32":
+        return tuple(known)
+    if len(known) == len(given):
         before = max(work.each(lambda desk, piece: safetensors.peak(desk.before(piece), piece.dtype)))
         # Rounding may make a sum larger than its terms, by less than a millionth.
-        return tuple((before + peak) * (1 + 1e-6) for peak in given if peak is not None)
+        return tuple((before + peak) * (1 + 1e-6) for peak in known)
 
     def look(desk: Desk, piece: Piece) -> list[float]:
         before = desk.before(piece)

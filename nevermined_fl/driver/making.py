@@ -51,9 +51,8 @@ class Workshop:
         """Make a round's model; returns its digest."""
         began = time.monotonic()
         spool, store, number = self._uploads.spool(order.round), self._store, order.round
-        whole = self._plan.precision == "f32"
         given = [
-            Given(spool.path(who, number, digest), weight, spool.peak(who, number, digest) if whole else None)
+            Given(spool.path(who, number, digest), weight, spool.peak(who, number, digest))
             for who, digest, weight in order.updates
         ]
         with storage(f"the model of round {number}", self._needed()):

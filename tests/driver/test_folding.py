@@ -121,6 +121,21 @@ def test_a_peak_that_was_seen_before_gives_the_bits_of_one_that_is_looked_for(co
     )
 
 
+@pytest.mark.parametrize("precision", ["f16", "bf16", "int8"])
+def test_the_peak_of_changes_bounds_the_weights_that_they_make(precision, cohort, tmp_path):
+    models, paths = cohort
+    schema = safetensors.schema_of(models[0])
+    updates = [as_change(path, paths[0], schema, precision, tmp_path / path.name) for path in paths[1:]]
+    peaks = [max(float(np.abs(m[k].astype(float) - models[0][k]).max()) * 1.01 for k in SHAPES) for m in models[1:]]
+    folded = []
+    for known in (peaks, [None] * 5):
+        one_fold("fedavg", models, paths, given(updates, peaks=known), tmp_path, precision=precision)
+        folded.append(safetensors.load((tmp_path / "new").read_bytes()))
+    # Another bound may mean another unit, far below what the change's own rounding is.
+    assert all(np.abs(folded[0][key].astype(float) - folded[1][key]).max() < 0.04 for key in SHAPES)
+    assert np.mean(folded[0]["w"] == folded[1]["w"]) > 0.999
+
+
 def test_floats_differ_from_whole_numbers_by_rounding_alone(cohort, tmp_path):
     models, paths = cohort
     found = []
