@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl.driver import outputs, story
-from nevermined_fl.driver.keeper import Keeper
+from nevermined_fl.driver.keeper import Keeper, rounds_made
 from nevermined_fl.driver.making import Workshop
 from nevermined_fl.driver.metrics import Metrics
 from nevermined_fl.driver.repairs import damages
@@ -95,8 +95,7 @@ class Driver:
             self._watch = Watch()
             self._room = Room(folder, {"session": session_did})
             self._store = Store(folder)
-            if plan.initial_model != FROM_PARTICIPANT:
-                self._store.adopt(initial, plan)
+            self._initial = initial
             self._uploads = Uploads(folder, plan, self.metrics, self._room)
             self._workshop = Workshop(plan, self._store, self._uploads, self.metrics)
             self._log = story.EventLog(folder / "events.jsonl", session_did, on_event)
@@ -106,7 +105,8 @@ class Driver:
             self._now = 0.0
             self._resumed = False
             self.session = self._restore(plan, session_did)
-            self._workshop.prepare(self.session.model)
+            if rounds_made(self.session) == 0:
+                self._take_in_initial()
         except BaseException:
             self._journal.close()
             raise
@@ -253,10 +253,21 @@ class Driver:
     async def _recover(self) -> None:
         """What is damaged is made again, and what may not have been done is done."""
         while found := await asyncio.to_thread(damages, self.session, self._store, self._uploads, self._outputs):
+            if events.RolledBack(1) in found:
+                await asyncio.to_thread(self._take_in_initial)
             for event in found:
                 await self._say(event)
         await asyncio.to_thread(outputs.drop_damaged, self.session, self._outputs)
         await self._say(events.Restarted())
+
+    def _take_in_initial(self) -> None:
+        """The model that the first round trains; it is not kept for longer."""
+        plan = self.session.plan
+        if plan.initial_model != FROM_PARTICIPANT:
+            self._store.adopt(self._initial, plan)
+            self._workshop.prepare(plan.initial_model)
+        elif self.session.model:
+            self._workshop.prepare(self.session.model)
 
     async def _make(self, order: effects.Aggregate | effects.Adopt) -> None:
         """Make a model, and try again as long as there is no room for it."""

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 from driver_world import Attentive, acting, reached
-from transport_worlds import ALICE, BOB, SESSION, digest, make_model
+from transport_worlds import ALICE, BOB, SESSION, HttpWorld, World, digest, make_model
 
 from nevermined_fl.codecs import safetensors
 from nevermined_fl.errors import NotFound, RemoteProtocolError
@@ -139,3 +139,20 @@ async def test_an_initial_model_that_was_lost_is_made_again(tmp_path):
         await world.start()
         await reached(world, lambda session: session.phase is Phase.INITIALIZATION)
         assert world.told[-1] == world.told[-1] | {"event": "rolled_back", "round": 0}
+
+
+async def test_an_update_that_came_whole_and_was_never_judged_is_judged_after_a_restart(tmp_path):
+    world = HttpWorld(tmp_path, rounds=1, metrics=())
+    await world.start()
+    try:
+        links = {name: await world.joined(name) for name in (ALICE, BOB)}
+        raw = make_model(2.0)
+        task = await links[ALICE].next_task(after=0, wait=5)
+        await World.upload_part(world, links[ALICE], 1, ALICE, raw, len(raw))
+        await world.restart()
+        links = {name: await world.joined(name) for name in (ALICE, BOB)}
+        assert (await send(world, links[ALICE], raw, task)).accepted
+        assert (await send(world, links[BOB], make_model(6.0), task)).accepted
+        assert (await world.running).finished
+    finally:
+        await world.close()

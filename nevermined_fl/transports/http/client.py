@@ -144,7 +144,7 @@ class HttpLink:
             if self._begun == url:  # some of it may be there, so it is asked how much
                 reached = _offset(await self._exchange("HEAD", url, headers={LENGTH: str(size)}))
             self._begun = url
-            while reached < size:
+            while True:  # where all of it is there, an empty upload has it judged: that may not have been done
                 headers = self._headers | {OFFSET: str(reached), LENGTH: str(size)}
                 answer = await self._do(self._connection.upload, url, headers, path, reached)
                 if answer.status != 409:
