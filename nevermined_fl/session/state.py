@@ -152,7 +152,8 @@ class Session:
     def _owing(self) -> Iterator[str]:
         if self.phase not in ASKING:
             return
-        answers = iter(self.answers())  # sorted like the cohort, and all of them of its members
+        # Sorted like the cohort, and all of them of its members.
+        answers: Iterator[Update | Evaluation] = iter(self.answers())
         answer = next(answers, None)
         for participant in self.cohort:
             if answer is not None and answer.participant == participant:
