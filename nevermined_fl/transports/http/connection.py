@@ -14,7 +14,7 @@ import select
 import ssl
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl.errors import DecodeError, TransportError
@@ -42,7 +42,7 @@ class Answer:
     """A small answer, read to its end."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: HTTPMessage
     body: bytes
 
 

@@ -44,6 +44,10 @@ class Guests:
             each.abort()
         self._of[participant] = [*mine[-(_MOST - 1) :], transport]
 
+    def name(self, transport: asyncio.Transport | None) -> str:
+        """Whose connection it is; empty for a stranger's."""
+        return self.known.get(transport, "") if transport is not None else ""
+
     def sweep(self, connections: Iterable[asyncio.Transport]) -> None:
         """End connections of strangers that are too old or too many; aiohttp itself waits for a first request for ever."""
         now = time.monotonic()

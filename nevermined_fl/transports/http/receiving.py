@@ -33,7 +33,7 @@ _AT_ONCE = 512 * 1024
 """A body of at most so many bytes is taken in without a thread: that would cost more than the digest."""
 _BLOCK = 1 << 20
 _SMALLEST = 16 * 1024
-_BUDGET = 64 << 20
+_BUDGET = 24 << 20
 
 
 class Receiver:

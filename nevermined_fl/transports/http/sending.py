@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["send_file"]
 
 _AT_ONCE = 512 * 1024
-_BLOCK = 256 * 1024
+_BLOCK = 128 * 1024
+"""Of this size are also the buffers that TLS keeps for each connection."""
+_TURN = 4
+"""Blocks after which somebody else has a turn."""
 _IDLE = 60.0
 
 
@@ -68,4 +71,5 @@ async def _encrypt(request: web.Request, response: web.StreamResponse, handle: i
         async with asyncio.timeout(_IDLE):
             await response.write(block[:count])
         position += count
-        await asyncio.sleep(0)  # a peer that is fast does not keep the others waiting
+        if position // _BLOCK % _TURN == 0:
+            await asyncio.sleep(0)  # a peer that is fast does not keep the others waiting

@@ -54,6 +54,7 @@ _KEPT = 300.0
 """Seconds for which a connection may be idle: who trains longer dials again."""
 _BACKLOG = 1024
 _THREADS = max(4, os.cpu_count() or 1)
+_READ_AHEAD = 64 * 1024
 _LINGER = 2.0
 """Seconds for which the rest of a refused body is thrown away, so that an honest peer gets to read why."""
 _SMALL_BODY = MAX_MESSAGE_BYTES
@@ -109,7 +110,7 @@ class HttpServer:
         self._metrics, self._metrics_bearer = metrics, metrics_bearer
         self._bearers: dict[str, str] = {}  # digest of the bearer -> participant
         self._uploads: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()
-        app = web.Application(middlewares=[self._ending, _errors], client_max_size=_SMALL_BODY)
+        app = web.Application(middlewares=[self._answered], client_max_size=_SMALL_BODY)
         app.add_routes(
             [
                 web.get("/v1/health", self._health),
@@ -131,6 +132,7 @@ class HttpServer:
             auto_decompress=False,
             keepalive_timeout=_KEPT,
             lingering_time=_LINGER,
+            read_bufsize=_READ_AHEAD,
             shutdown_timeout=1.0,
         )
 
@@ -255,13 +257,32 @@ class HttpServer:
         return _answer(await self._service.evaluated(participant, text))
 
     @web.middleware
-    async def _ending(
+    async def _answered(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        answer = await handler(request)
+        """Every failure is JSON; our own bugs are logged here and said to nobody."""
+        try:
+            answer = await handler(request)
+        except NeverminedFLError as error:
+            status, body = error_answer(error)
+            # A stranger's refusal is no news: he can ask for as many as he likes.
+            level = logging.WARNING if status >= 500 else logging.DEBUG if status == 401 else logging.INFO
+            logger.log(level, "%s %s: %s", request.method, request.path, error, extra=self._who(request))
+            answer = _refusal(request, status, body)
+        except web.HTTPException as error:
+            answer = _refusal(request, error.status, {"error": "http", "message": error.reason})
+        except (ConnectionError, ClientError):
+            answer = _refusal(request, 400, {"error": "truncated", "message": "the body ended early"})
+        except Exception:
+            logger.exception("%s %s failed", request.method, request.path, extra=self._who(request))
+            body = {"error": "internal", "message": "the coordinator failed; it is not your fault"}
+            answer = _refusal(request, 500, body)
         if self._receiver.has_taken(request):
             answer.force_close()
         return answer
+
+    def _who(self, request: web.Request) -> dict[str, str]:
+        return {"participant": self._guests.name(request.transport)}
 
     def _open(self, request: web.Request) -> UpdateSink:
         participant = self._authenticate(request)
@@ -276,7 +297,6 @@ class HttpServer:
         participant = self._bearers.get(_hash(bearer))
         if scheme != "Bearer" or participant is None:
             raise Unauthenticated("the bearer is not known here", check="bearer", hint="join again")
-        request["participant"] = participant
         self._greet(request, participant)
         return participant
 
@@ -285,35 +305,13 @@ class HttpServer:
             self._guests.greet(request.transport, participant)
 
 
-@web.middleware
-async def _errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Every failure is JSON; our own bugs are logged here and said to nobody."""
-    try:
-        return await handler(request)
-    except NeverminedFLError as error:
-        status, body = error_answer(error)
-        # A stranger's refusal is no news: he can ask for as many as he likes.
-        level = logging.WARNING if status >= 500 else logging.DEBUG if status == 401 else logging.INFO
-        logger.log(level, "%s %s: %s", request.method, request.path, error, extra=_who(request))
-    except web.HTTPException as error:
-        status, body = error.status, {"error": "http", "message": error.reason}
-    except (ConnectionError, ClientError):
-        status, body = 400, {"error": "truncated", "message": "the body ended early"}
-    except Exception:
-        logger.exception("%s %s failed", request.method, request.path, extra=_who(request))
-        status, body = 500, {"error": "internal", "message": "the coordinator failed; it is not your fault"}
+def _refusal(request: web.Request, status: int, body: dict[str, str]) -> web.Response:
     answer = web.json_response(body, status=status)
     if request.method == "HEAD":
         answer.headers[ERROR] = json.dumps(body)
     if not request.content.at_eof() and request.body_exists:
         answer.force_close()  # the rest of a refused body is not worth reading
     return answer
-
-
-def _who(request: web.Request) -> dict[str, str]:
-    return {"participant": request.get("participant", "")}
 
 
 async def _small_body(request: web.Request) -> bytes:
