@@ -14,6 +14,7 @@ from matrix import Tried
 from soak_world import KINDS, Ground, World, make_link
 from transport_worlds import SESSION
 
+from nevermined_fl import precision
 from nevermined_fl.codecs import safetensors
 from nevermined_fl.files import sha256_bytes
 from nevermined_fl.messages import Evaluate, Evaluated, Finish, JoinRequest, Report, Train
@@ -59,12 +60,22 @@ class Body:
         return path
 
     async def train(self, task):
-        path = self.update(task.round)
+        path, plan = self.update(task.round), self._world.ground.plan
+        if plan.precision != "f32":
+            path = await self.change(task, path, plan)
         digest = sha256_bytes(path.read_bytes())
         await self.link.send_update(round_number=task.round, digest=digest, path=path)
         examples = 3 + 7 * self._number
         report = Report(SESSION, task.round, task.model, digest, examples, {"accuracy": 0.5})
         assert (await self.link.report(report)).accepted
+
+    async def change(self, task, updated, plan):
+        """What travels of an update whose plan compresses."""
+        model, residual, into = (updated.with_suffix(f".{kind}") for kind in ("model", "residual", "change"))
+        await self.link.fetch_model(task.model, model)
+        files = {"residual_in": None, "residual_out": residual, "into": into}
+        precision.encode_change(model, updated, **files, schema=plan.schema, precision=plan.precision)
+        return into
 
     async def evaluate(self, task):
         answer = Evaluated(SESSION, task.round, task.model, 3 + 7 * self._number, {"accuracy": 0.1 * self._number + 1 / 3})

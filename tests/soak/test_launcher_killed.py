@@ -11,7 +11,7 @@ from tracer import Tracer
 NAMES = ("publish", "settlement", "outcome", "coordinator_job", "participant_job", "records", "store", "database")
 MORE = ("jobs", "orders", "order", "attempts", "admission", "events", "watch", "content", "inputs", "fetch", "initial")
 FILES = tracer.files_of(*(f"launcher/{name}.py" for name in (*NAMES, *MORE)))
-SHARE = 14
+SHARE = 8
 
 
 @pytest.mark.timeout(7200)

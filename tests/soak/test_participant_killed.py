@@ -13,7 +13,7 @@ from soak_world import PATIENT, World
 from tracer import Tracer
 from undisturbed import PARTICIPANT as FILES
 
-SHARE, MOMENTS = 24, 6
+SHARE, MOMENTS = 12, 4
 
 
 def run(undisturbed, ground, folder, slot, begin):
@@ -29,7 +29,7 @@ def run(undisturbed, ground, folder, slot, begin):
             wait_any([coordinator, process], until - time.monotonic())
             if process.wait(0) == -9:
                 deaths += 1
-                finished |= kept(world, first)
+                finished = kept(world, first) | finished
                 process = world.participant(first)
             elif process.code is not None:
                 coordinator.wait(until - time.monotonic())
@@ -42,9 +42,9 @@ def run(undisturbed, ground, folder, slot, begin):
 
 
 def kept(world, member):
-    """The seeds of the updates that were durable when it died."""
-    path = world.place(member) / "kept" / "kept.json"
-    return {row["seed"] for row in json.loads(path.read_text())} if path.exists() else set()
+    """The seeds of the updates that were durable when it died, and how often each was trained by then."""
+    path, seeds = world.place(member) / "kept" / "kept.json", world.trainings(member)
+    return {row["seed"]: seeds.count(row["seed"]) for row in json.loads(path.read_text())} if path.exists() else {}
 
 
 def judge_world(world, outcome, first, finished):
@@ -52,7 +52,7 @@ def judge_world(world, outcome, first, finished):
     assert world.outcome() == outcome
     seeds = world.trainings(first)
     assert len(set(seeds)) == world.ground.plan.rounds
-    assert [seed for seed in finished if seeds.count(seed) != 1] == []
+    assert {seed: seeds.count(seed) for seed in finished} == finished
     for member in world.ground.members[1:]:
         others = world.trainings(member)
         assert len(others) == len(set(others)) == world.ground.plan.rounds
@@ -70,7 +70,7 @@ def test_at_every_boundary(ground, undisturbed, tmp_path, full, seed, record_pro
 
     def session(kill, slot, folder):
         def begin(world, first):
-            return world.participant(first, Tracer(FILES, kill.boundary, kill.nth)), 0, set()
+            return world.participant(first, Tracer(FILES, kill.boundary, kill.nth)), 0, {}
 
         return run(undisturbed, ground, folder, slot, begin)
 
@@ -89,13 +89,13 @@ def test_at_random_moments(ground, undisturbed, tmp_path, full, seed, record_pro
 
     def session(moment, slot, folder):
         def begin(world, first):
-            finished = set()
+            finished = {}
             for deaths, seconds in enumerate(moment):
                 process = world.participant(first, pause=0.1)
                 if process.wait(seconds) is not None:
                     return process, deaths, finished
                 process.end()
-                finished |= kept(world, first)
+                finished = kept(world, first) | finished
             return world.participant(first), len(moment), finished
 
         return run(undisturbed, ground, folder, slot, begin)
