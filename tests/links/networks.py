@@ -46,7 +46,9 @@ class Network:
 
     def lose(self, percent):
         """Throw away a share of what comes in, by chance."""
-        self.rules(f"chain in {{ type filter hook input priority 0; numgen random mod 100 < {percent} counter drop\n }}")
+        self.rules(
+            f"chain in {{ type filter hook input priority 0; numgen random mod 100 < {percent} counter drop\n }}"
+        )
 
     def dropped(self):
         """Packets that rules threw away."""
@@ -55,11 +57,15 @@ class Network:
 
     def narrow(self, rate):
         """Bound what leaves: ``1mbit``."""
-        self.inside("tc", "qdisc", "add", "dev", "cable", "root", "tbf", "rate", rate, "burst", "16kb", "latency", "400ms")
+        self.inside(
+            "tc", "qdisc", "add", "dev", "cable", "root", "tbf", "rate", rate, "burst", "16kb", "latency", "400ms"
+        )
 
     def unplug(self):
         """Nothing comes in and nothing leaves; nobody is told."""
-        self.rules("\n".join(f"chain {way} {{ type filter hook {way} priority 0; drop\n }}" for way in ("input", "output")))
+        self.rules(
+            "\n".join(f"chain {way} {{ type filter hook {way} priority 0; drop\n }}" for way in ("input", "output"))
+        )
 
     def plug(self):
         """Undo ``unplug`` and ``lose``."""

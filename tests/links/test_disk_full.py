@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -29,15 +28,10 @@ def small_disk(path):
 
 
 def fill(disk, left):
-    """Write until nothing more goes in but ``left`` bytes."""
+    """Leave room for ``left`` bytes."""
     with (disk / "filler").open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)):
-                pass
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
-        size = os.fstat(file.fileno()).st_size
-        file.truncate(max(0, size - left))
+        while (more := shutil.disk_usage(disk).free - left) > 0 and file.write(bytes(more)):
+            pass
 
 
 def until(world, holds, seconds=30.0):
@@ -55,7 +49,7 @@ def told(world, event, number=0):
 
 
 MOMENTS = {
-    "before it begins": lambda world: True,
+    "before it begins": None,
     "while they join": lambda world: told(world, "joined"),
     "in the first round": lambda world: told(world, "round_started", 1),
     "between rounds": lambda world: told(world, "round_committed", 1),
@@ -78,18 +72,16 @@ def outcome(ground, tmp_path_factory):
     return world.outcome()
 
 
-@pytest.mark.parametrize(("moment", "left"), zip(MOMENTS, [0, 100_000, 700_000, 0, 100_000], strict=True))
+@pytest.mark.parametrize(("moment", "left"), list(zip(MOMENTS, [0, 100_000, 700_000, 0, 100_000], strict=True)))
 def test_it_waits_for_room_and_goes_on(ground, outcome, moment, left, tmp_path):
     world = World(ground, tmp_path / "world", 0)
     with small_disk(world.folder / "coordinator") as disk, world.all_ended():
-        if moment == "before it begins":
+        is_there = MOMENTS[moment]
+        if is_there is None:
             fill(disk, left)
-            coordinator = world.coordinator()
-            participants = world.participants(pause=0.2)
-        else:
-            coordinator = world.coordinator()
-            participants = world.participants(pause=0.2)
-            until(world, lambda: MOMENTS[moment](world))
+        coordinator, participants = world.coordinator(), world.participants(pause=0.2)
+        if is_there is not None:
+            until(world, lambda: is_there(world))
             fill(disk, left)
         until(world, lambda: "disk full" in (world.folder / "coordinator.log").read_text())
         assert coordinator.wait(1.0) is None, world.tail()

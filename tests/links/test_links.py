@@ -26,12 +26,13 @@ def across(networks, **more):
     return Roads(**({"host": HOME, "port": DOOR, "home": networks.home.enter, "abroad": networks.abroad.enter} | more))
 
 
-def conduct(world, meanwhile=lambda world: None):
+def conduct(world, meanwhile=None):
     """A whole session; ``meanwhile`` is told to when all run."""
     with world.all_ended():
         coordinator = world.coordinator()
         participants = world.participants()
-        meanwhile(world)
+        if meanwhile is not None:
+            meanwhile(world)
         world.finish(coordinator, world.coordinator, seconds=150)
         world.await_all(participants)
     world.judge(world.outcome())
@@ -46,7 +47,9 @@ def await_line(world, log, event):
 
 def tell(record_property, name, sent, needed):
     """For the end of the run: how much was sent for what was needed."""
-    record_property("reach", json.dumps({"link": name, "sent": sent, "needed": needed, "ratio": round(sent / needed, 3)}))
+    record_property(
+        "reach", json.dumps({"link": name, "sent": sent, "needed": needed, "ratio": round(sent / needed, 3)})
+    )
 
 
 def update_size(world):

@@ -10,7 +10,8 @@ for folder in (Path(__file__).parent, TESTS / "launcher", TESTS):
     sys.path.insert(0, str(folder))
 
 
-from soak_world import KINDS, Ground  # noqa: E402  the path is needed first
+from matrix import Reach  # noqa: E402  the path is needed first
+from soak_world import KINDS, Ground  # noqa: E402  as above
 from undisturbed import Undisturbed  # noqa: E402  as above
 
 
@@ -19,14 +20,10 @@ def pytest_addoption(parser):
     parser.addoption("--soak-seed", type=int, default=1, help="which sample, and which random moments")
 
 
-@pytest.fixture(scope="session")
-def full(request):
-    return request.config.getoption("--full")
-
-
-@pytest.fixture(scope="session")
-def seed(request):
-    return request.config.getoption("--soak-seed")
+@pytest.fixture
+def reach(request, tmp_path, record_property):
+    options = request.config
+    return Reach(options.getoption("--full"), options.getoption("--soak-seed"), tmp_path, record_property)
 
 
 @pytest.fixture(scope="session", params=KINDS)

@@ -18,7 +18,7 @@ import launcher_world
 from aiohttp import web
 from distant import Distant, Shared
 from forks import Forked, all_ended, free_port, wait_any
-from launcher_world import BUYER, COMPUTE, GATEWAY_PREFIX, METADATA_URL, PACE, PRICES, SECRET, Provider, TinyJobs
+from launcher_world import BUYER, GATEWAY_PREFIX, METADATA_URL, PACE, PRICES, SECRET, Provider, TinyJobs
 
 from nevermined_fl import logs
 from nevermined_fl.backends.process import ProcessBackend
@@ -76,7 +76,10 @@ class DistantProvider(Provider):
         url = f"http://127.0.0.1:{launcher_world.port_of(inner)}{request.rel_url}"
         headers = {key: value for key, value in request.headers.items() if key in ("Authorization", "Content-Type")}
         body = await request.read()
-        async with aiohttp.ClientSession() as session, session.request(request.method, url, data=body, headers=headers) as answer:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(request.method, url, data=body, headers=headers) as answer,
+        ):
             return web.Response(status=answer.status, body=await answer.read(), content_type=answer.content_type)
 
     def jobs(self):
@@ -166,12 +169,12 @@ def _runs(provider):
 ACCOUNTS = {"cloud": launcher_world.CLOUD, "hospital": launcher_world.HOSPITAL}
 
 
-def launcher(folder, which, first_port, port, tracer, met):
+def launcher(folder, which, ports, tracer, met):
     """The launcher's whole life, until it is told to end."""
     logs.configure("warning")
     if tracer is not None:
         tracer.start()
-    asyncio.run(_launcher(folder, which, first_port, port))
+    asyncio.run(_launcher(folder, which, *ports))
     if met is not None:
         tracer.save(met)
 
@@ -184,7 +187,7 @@ async def _launcher(folder, which, first_port, port):
         name=which,
         network="network.json",
         datasets=json.loads((folder / "ready.json").read_text())["datasets"],
-        gateway=GatewaySettings(port=first_port + 41 + list(("cloud", "hospital", "clinic")).index(which)),
+        gateway=GatewaySettings(port=first_port + 41 + ["cloud", "hospital", "clinic"].index(which)),
         launcher=LauncherSettings(restarts=2),
         coordinator=CoordinatorSettings(first_port=first_port, last_port=first_port + 40),
         policy=PolicySettings(buyers=("*",), allow_private_targets=True, allow_no_isolation=True),
@@ -221,7 +224,7 @@ def live(folder, which, slot, tracer=None, met=None):
     with all_ended([]) as processes:
 
         def start(*traced):
-            process = Forked(lambda: launcher(folder, which, first_port, port, *traced), folder / "launcher.log")
+            process = Forked(lambda: launcher(folder, which, (first_port, port), *traced), folder / "launcher.log")
             processes.append(process)
             return process
 
@@ -235,7 +238,9 @@ def live(folder, which, slot, tracer=None, met=None):
             if process.wait(0) == -9:
                 process, deaths = start(None, None), deaths + 1
             assert process.code is None, (folder / "launcher.log").read_text()[-3000:]
-        assert played.code == 0, (folder / "market.log").read_text()[-3000:] + (folder / "launcher.log").read_text()[-2000:]
+        assert played.code == 0, (folder / "market.log").read_text()[-3000:] + (folder / "launcher.log").read_text()[
+            -2000:
+        ]
         process.signal(signal.SIGTERM)
         assert process.wait(20) in (0, -9), (folder / "launcher.log").read_text()[-3000:]
     return deaths, json.loads((folder / "market.json").read_text())

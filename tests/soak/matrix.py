@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 from forks import in_slots
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from tracer import Boundary
 
 
@@ -79,3 +82,23 @@ def judge(tried, kills, session, **more):
     tried.tell(**more)
     assert failed == []
     assert len(missed) <= len(kills) / 5, missed
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a test goes, where its sessions live, and how its figures are told."""
+
+    full: bool
+    seed: int
+    folder: Path
+    tell: Callable
+
+    def tried(self, name, seconds=7000):
+        """A matrix of that name."""
+        return Tried(name, self.folder / "killed", self.tell, seconds)
+
+    def kills(self, boundaries, share):
+        """A share of the boundaries; in the full form all, and those that are met often at a later time too."""
+        kills = [Kill(boundary) for boundary in sample(boundaries, None if self.full else share, self.seed)]
+        again = boundaries if self.full else []
+        return kills + [Kill(boundary, later(boundary, self.seed)) for boundary in again if boundary.times > 1]

@@ -11,10 +11,9 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from federation import did, make_plan
@@ -33,6 +32,10 @@ from nevermined_fl.tokens import JobKey
 from nevermined_fl.trainers.child import Measured, Trained
 from nevermined_fl.transports.http.client import HttpLink, fingerprint_of, pinned_context
 from nevermined_fl.transports.http.server import HttpServer, server_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 MEMBERS = tuple(sorted(did(name) for name in ("one", "two", "three")))
 ROUNDS = 3
@@ -76,7 +79,9 @@ class Ground:
 
     @cached_property
     def plan(self):
-        return make_plan(self.members, self.initial.read_bytes(), **({"rounds": ROUNDS} | KINDS[self.kind] | self.changes))
+        return make_plan(
+            self.members, self.initial.read_bytes(), **({"rounds": ROUNDS} | KINDS[self.kind] | self.changes)
+        )
 
     @cached_property
     def certificate(self):
@@ -149,7 +154,7 @@ class World:
     ground: Ground
     folder: Path
     slot: int
-    roads: Roads = field(default_factory=lambda: Roads())
+    roads: Roads = field(default_factory=Roads)
     processes: list = field(default_factory=list)
 
     def __post_init__(self):
@@ -236,10 +241,14 @@ class World:
     def judge(self, outcome):
         """Whether the session ended as the undisturbed one, and left nothing behind."""
         found = self.outcome()
-        assert found == outcome, f"outputs differ: {sorted(k for k in {*found, *outcome} if found.get(k) != outcome.get(k))}"
+        assert found == outcome, (
+            f"outputs differ: {sorted(k for k in {*found, *outcome} if found.get(k) != outcome.get(k))}"
+        )
         for member in self.ground.members:
             seeds = self.trainings(member)
-            assert len(seeds) == len(set(seeds)) == self.ground.plan.rounds, f"{member[7:15]} trained {len(seeds)} times"
+            assert len(seeds) == len(set(seeds)) == self.ground.plan.rounds, (
+                f"{member[7:15]} trained {len(seeds)} times"
+            )
         self.judge_story()
         self.judge_rest()
 

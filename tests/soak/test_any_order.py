@@ -10,7 +10,6 @@ import random
 import numpy as np
 import pytest
 from federation import did
-from matrix import Tried
 from soak_world import KINDS, Ground, World, make_link
 from transport_worlds import SESSION
 
@@ -78,7 +77,9 @@ class Body:
         return into
 
     async def evaluate(self, task):
-        answer = Evaluated(SESSION, task.round, task.model, 3 + 7 * self._number, {"accuracy": 0.1 * self._number + 1 / 3})
+        answer = Evaluated(
+            SESSION, task.round, task.model, 3 + 7 * self._number, {"accuracy": 0.1 * self._number + 1 / 3}
+        )
         assert (await self.link.evaluated(answer)).accepted
 
 
@@ -92,7 +93,12 @@ async def conduct(world, order, pauses):
         if isinstance(tasks[0], Finish):
             break
         if pauses:
-            await asyncio.gather(*(later(answer(body, task), pauses[place]) for place, (body, task) in enumerate(zip(everybody, tasks, strict=True))))
+            await asyncio.gather(
+                *(
+                    later(answer(body, task), pauses[place])
+                    for place, (body, task) in enumerate(zip(everybody, tasks, strict=True))
+                )
+            )
             continue
         for body, task in zip(everybody, tasks, strict=True):
             await answer(body, task)
@@ -112,9 +118,9 @@ async def answer(body, task):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_model_is_the_same_whatever_the_order(kind, tmp_path, full, seed, record_property):
-    ground = Ground.make(tmp_path / "ground", kind, members=FOUR, rounds=2 if full else 1)
-    chance = random.Random(f"order {seed}")
+def test_the_model_is_the_same_whatever_the_order(kind, reach):
+    ground = Ground.make(reach.folder / "ground", kind, members=FOUR, rounds=2 if reach.full else 1)
+    chance = random.Random(f"order {reach.seed}")
     overlapping = [[chance.uniform(0, 0.01) for _ in FOUR] for _ in range(6)]
     sessions = [(order, None) for order in ORDERS] + [(ORDERS[n * 5 % 24], each) for n, each in enumerate(overlapping)]
 
@@ -125,13 +131,15 @@ def test_the_model_is_the_same_whatever_the_order(kind, tmp_path, full, seed, re
             coordinator = world.coordinator()
             asyncio.run(conduct(world, order, pauses))
             world.finish(coordinator, world.coordinator)
-        (tmp_path / "models" / sha256_bytes(json.dumps(each).encode())[7:]).write_bytes(world.model() + json.dumps(world.outcome()).encode())
+        (reach.folder / "models" / sha256_bytes(json.dumps(each).encode())[7:]).write_bytes(
+            world.model() + json.dumps(world.outcome()).encode()
+        )
         return 1
 
-    (tmp_path / "models").mkdir()
-    tried = Tried(f"orders of arrival, {kind}", tmp_path / "orders", record_property, 500)
+    (reach.folder / "models").mkdir()
+    tried = reach.tried(f"orders of arrival, {kind}", 500)
     failed, _ = tried.run(sessions, session)
-    found = {path.read_bytes() for path in (tmp_path / "models").iterdir()}
+    found = {path.read_bytes() for path in (reach.folder / "models").iterdir()}
     tried.tell(different_models=len(found))
     assert failed == []
     assert len(found) == 1

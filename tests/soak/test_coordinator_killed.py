@@ -6,7 +6,7 @@ import random
 
 import pytest
 import tracer
-from matrix import Kill, Tried, judge, later, sample
+from matrix import Kill, judge, sample
 from soak_world import World
 from tracer import Tracer
 from undisturbed import COORDINATOR as FILES
@@ -28,22 +28,20 @@ def run(ground, outcome, folder, slot, begin):
 
 
 @pytest.mark.timeout(7200)
-def test_at_every_boundary(ground, undisturbed, tmp_path, full, seed, record_property):
+def test_at_every_boundary(ground, undisturbed, reach):
     boundaries = undisturbed.boundaries
-    kills = [Kill(boundary) for boundary in sample(boundaries, None if full else SHARE, seed)]
-    if full:
-        kills += [Kill(boundary, later(boundary, seed)) for boundary in boundaries if boundary.times > 1]
+    kills = reach.kills(boundaries, SHARE)
 
     def session(kill, slot, folder):
         traced = Tracer(FILES, kill.boundary, kill.nth)
         return run(ground, undisturbed.outcome, folder, slot, lambda world: (world.coordinator(traced), 0))
 
-    tried = Tried(f"coordinator killed, {ground.kind}", tmp_path / "killed", record_property, 7000)
+    tried = reach.tried(f"coordinator killed, {ground.kind}")
     judge(tried, kills, session, boundaries=len(boundaries))
 
 
 @pytest.mark.timeout(7200)
-def test_while_it_recovers(ground, undisturbed, tmp_path, full, seed, record_property):
+def test_while_it_recovers(ground, undisturbed, reach):
     """It was killed in the middle of the session; now at every boundary of its second life too."""
     half = undisturbed.halfway()
 
@@ -55,11 +53,11 @@ def test_while_it_recovers(ground, undisturbed, tmp_path, full, seed, record_pro
         halved(world)
         return world.coordinator(Tracer(FILES), world.folder / "met.json"), 1
 
-    assert run(ground, undisturbed.outcome, tmp_path / "recorded", 0, recorded) == 1
-    boundaries = tracer.load(tmp_path / "recorded" / "met.json")
+    assert run(ground, undisturbed.outcome, reach.folder / "recorded", 0, recorded) == 1
+    boundaries = tracer.load(reach.folder / "recorded" / "met.json")
     known = {(boundary.file, boundary.line) for boundary in undisturbed.boundaries}
     new = [boundary for boundary in boundaries if (boundary.file, boundary.line) not in known]
-    kills = [Kill(boundary) for boundary in (boundaries if full else sample(new, RECOVERY_SHARE, seed))]
+    kills = [Kill(boundary) for boundary in (boundaries if reach.full else sample(new, RECOVERY_SHARE, reach.seed))]
 
     def session(kill, slot, folder):
         def twice(world):
@@ -68,17 +66,17 @@ def test_while_it_recovers(ground, undisturbed, tmp_path, full, seed, record_pro
 
         return run(ground, undisturbed.outcome, folder, slot, twice)
 
-    tried = Tried(f"coordinator killed while it recovers, {ground.kind}", tmp_path / "killed", record_property, 7000)
+    tried = reach.tried(f"coordinator killed while it recovers, {ground.kind}")
     judge(tried, kills, session, boundaries=len(boundaries), only_then=len(new))
 
 
 @pytest.mark.timeout(7200)
-def test_at_random_moments(ground, undisturbed, tmp_path, full, seed, record_property):
+def test_at_random_moments(ground, undisturbed, reach):
     """Three lives, each ended from outside after a random while."""
-    chance = random.Random(f"{seed} {ground.kind}")
+    chance = random.Random(f"{reach.seed} {ground.kind}")
     moments = [
         tuple(round(chance.uniform(0.02, undisturbed.seconds), 3) for _ in range(3))
-        for _ in range(50 if full else MOMENTS)
+        for _ in range(50 if reach.full else MOMENTS)
     ]
 
     def session(moment, slot, folder):
@@ -94,4 +92,8 @@ def test_at_random_moments(ground, undisturbed, tmp_path, full, seed, record_pro
 
         return run(ground, undisturbed.outcome, folder, slot, begin)
 
-    judge(Tried(f"coordinator killed at random, {ground.kind}", tmp_path / "killed", record_property, 7000), moments, session)
+    judge(
+        reach.tried(f"coordinator killed at random, {ground.kind}"),
+        moments,
+        session,
+    )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from forks import wait_any
 from soak_world import MEMBERS, Ground, World, make_link
+from transport_worlds import SESSION
 
 from nevermined_fl.codecs import safetensors
 from nevermined_fl.errors import RemoteProtocolError
@@ -17,7 +18,6 @@ from nevermined_fl.files import sha256_bytes
 from nevermined_fl.messages import Evaluate, Evaluated, JoinRequest, Report, Train
 from nevermined_fl.tokens import make_join_proof
 from nevermined_fl.transports.http.client import fingerprint_of
-from transport_worlds import SESSION
 
 FIRST, SECOND, THIRD = MEMBERS
 DEADLINE = 2.0

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from forks import wait_any
-from matrix import Kill, Tried, judge, later, sample
+from matrix import judge
 from soak_world import PATIENT, World
 from tracer import Tracer
 from undisturbed import PARTICIPANT as FILES
@@ -62,11 +62,9 @@ def judge_world(world, outcome, first, finished):
 
 
 @pytest.mark.timeout(7200)
-def test_at_every_boundary(ground, undisturbed, tmp_path, full, seed, record_property):
+def test_at_every_boundary(ground, undisturbed, reach):
     boundaries = undisturbed.participant
-    kills = [Kill(boundary) for boundary in sample(boundaries, None if full else SHARE, seed)]
-    if full:
-        kills += [Kill(boundary, later(boundary, seed)) for boundary in boundaries if boundary.times > 1]
+    kills = reach.kills(boundaries, SHARE)
 
     def session(kill, slot, folder):
         def begin(world, first):
@@ -74,17 +72,17 @@ def test_at_every_boundary(ground, undisturbed, tmp_path, full, seed, record_pro
 
         return run(undisturbed, ground, folder, slot, begin)
 
-    tried = Tried(f"participant killed, {ground.kind}", tmp_path / "killed", record_property, 7000)
+    tried = reach.tried(f"participant killed, {ground.kind}")
     judge(tried, kills, session, boundaries=len(boundaries))
 
 
 @pytest.mark.timeout(7200)
-def test_at_random_moments(ground, undisturbed, tmp_path, full, seed, record_property):
+def test_at_random_moments(ground, undisturbed, reach):
     """Three lives, each ended from outside after a random while; its training takes a while too."""
-    chance = random.Random(f"participant {seed} {ground.kind}")
+    chance = random.Random(f"participant {reach.seed} {ground.kind}")
     moments = [
         tuple(round(chance.uniform(0.02, undisturbed.seconds), 3) for _ in range(3))
-        for _ in range(50 if full else MOMENTS)
+        for _ in range(50 if reach.full else MOMENTS)
     ]
 
     def session(moment, slot, folder):
@@ -100,5 +98,5 @@ def test_at_random_moments(ground, undisturbed, tmp_path, full, seed, record_pro
 
         return run(undisturbed, ground, folder, slot, begin)
 
-    tried = Tried(f"participant killed at random, {ground.kind}", tmp_path / "killed", record_property, 7000)
+    tried = reach.tried(f"participant killed at random, {ground.kind}")
     judge(tried, moments, session)

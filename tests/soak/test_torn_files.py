@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 import pytest
-from matrix import Kill, Tried, judge
+from matrix import Kill, judge
 from soak_world import World
 from tracer import Tracer
 from undisturbed import COORDINATOR as FILES
@@ -48,7 +48,10 @@ def _empty(raw):
     return b""
 
 
-DAMAGES = {each.__name__.strip("_"): each for each in (_shorter_by_one, _half, _without_last_page, _last_page_of_zeros, _flipped, _empty)}
+DAMAGES = {
+    each.__name__.strip("_"): each
+    for each in (_shorter_by_one, _half, _without_last_page, _last_page_of_zeros, _flipped, _empty)
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ class Torn:
 
     def strike(self, coordinator):
         """Damage one file; its name."""
-        found = sorted(path for path in coordinator.rglob("*") if path.is_file() and path.stat().st_size and may_tear(path))
+        found = sorted(
+            path for path in coordinator.rglob("*") if path.is_file() and path.stat().st_size and may_tear(path)
+        )
         if not found:
             return ""  # it was killed before it wrote anything
         if not found:
@@ -80,10 +85,10 @@ def may_tear(path):
 
 
 @pytest.mark.timeout(7200)
-def test_what_is_torn_costs_at_most_the_current_round(ground, undisturbed, tmp_path, full, seed, record_property):
-    chance = random.Random(f"torn {seed} {ground.kind}")
+def test_what_is_torn_costs_at_most_the_current_round(ground, undisturbed, reach):
+    chance = random.Random(f"torn {reach.seed} {ground.kind}")
     torn = []
-    for number in range(WHOLE if full else SHARE):
+    for number in range(WHOLE if reach.full else SHARE):
         boundary = chance.choice(undisturbed.boundaries)
         kill = Kill(boundary, chance.randint(1, boundary.times))
         torn.append(Torn(kill, chance.randrange(1000), list(DAMAGES)[number % len(DAMAGES)]))
@@ -103,7 +108,7 @@ def test_what_is_torn_costs_at_most_the_current_round(ground, undisturbed, tmp_p
                 raise AssertionError(f"{name}: {error}") from error
         return deaths
 
-    tried = Tried(f"torn files, {ground.kind}", tmp_path / "torn", record_property, 7000)
+    tried = reach.tried(f"torn files, {ground.kind}")
     judge(tried, torn, session)
 
 

@@ -10,7 +10,9 @@ from soak_world import World
 from tracer import Tracer
 
 CLIENT = ("transports/http/client*.py", "transports/http/connection.py", "transports/http/dialling.py")
-COORDINATOR = tracer.files_of("driver/*.py", "journal*.py", "journal/*.py", "spool*.py", "spool/*.py", "files.py", "precision.py")
+COORDINATOR = tracer.files_of(
+    "driver/*.py", "journal*.py", "journal/*.py", "spool*.py", "spool/*.py", "files.py", "precision.py"
+)
 PARTICIPANT = tracer.files_of("participant*.py", "participant/*.py", "precision.py", *CLIENT, "files.py")
 
 
