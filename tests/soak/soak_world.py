@@ -28,6 +28,7 @@ from nevermined_fl.errors import StorageFull
 from nevermined_fl.files import append_line, sha256_bytes, write_atomic
 from nevermined_fl.participant import Credentials, Participant
 from nevermined_fl.ports import Admitted
+from nevermined_fl.session.plan import FROM_PARTICIPANT
 from nevermined_fl.tokens import JobKey
 from nevermined_fl.trainers.child import Measured, Trained
 from nevermined_fl.transports.http.client import HttpLink, fingerprint_of, pinned_context
@@ -49,8 +50,10 @@ KINDS = {
     "fedadam": {"strategy": "fedadam", "strategy_options": (("learning_rate", 0.05),), "checkpoint_every": 2},
     "int8": {"precision": "int8"},
     "float": {"arithmetic": "float", "strategy": "fedavgm"},
+    "first": {"initial_model": FROM_PARTICIPANT, "evaluate_every": 2, "precision": "bf16", "strategy": "median"},
 }
-"""What the sessions differ in: server state and checkpoints, compressed changes with their residuals, plain sums."""
+"""What the sessions differ in: server state and checkpoints, compressed changes with their residuals, plain sums; a first
+model that a participant makes, with rounds that nobody evaluates."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ class Ground:
 class Buyer:
     """The buyer's code: deterministic, cheap, and each finished training stands in ``trainings.jsonl``."""
 
-    def __init__(self, member, folder, pause=0.0, instance=""):
+    def __init__(self, member, folder, schema, pause=0.0, instance=""):
+        self._schema = schema
         self._place = int(member[7:15], 16)
         self._twin = len(instance) and ord(instance)
         self._folder = folder
@@ -118,6 +122,17 @@ class Buyer:
         line = {"seed": seed, "update": sha256_bytes(raw), "model": model.stem}
         append_line(self._folder / "trainings.jsonl", json.dumps(line))
         return Trained(sha256_bytes(raw), 3 + self._place % 97, {"accuracy": 0.5})
+
+    async def initialize(self, seed, into, seconds):
+        """As TrainerTask.initialize: a function of the seed alone."""
+        rng = np.random.default_rng(seed)
+        tensors = {
+            tensor.name: rng.normal(0, 1, tensor.shape).astype(safetensors.NUMPY_DTYPES[tensor.dtype])
+            for tensor in self._schema
+        }
+        raw = safetensors.dump(tensors)
+        write_atomic(into, raw)
+        return Trained(sha256_bytes(raw), 1, {})
 
     async def evaluate(self, model, seconds):
         """As TrainerTask.evaluate."""
@@ -345,7 +360,7 @@ async def _participate(world, member, instance="", pause=0.0):
     folder.mkdir(parents=True, exist_ok=True)
     fingerprint = fingerprint_of(ground.certificate)
     who = Credentials(SESSION, member, token=member, key=ground.key(member), fingerprint=fingerprint)
-    link, trainer = make_link(world, member), Buyer(member, folder, pause, instance)
+    link, trainer = make_link(world, member), Buyer(member, folder, ground.plan.schema, pause, instance)
     try:
         return await Participant(ground.plan, who, link=link, trainer=trainer, folder=folder).run()
     finally:

@@ -17,7 +17,7 @@ from undisturbed import COORDINATOR as FILES
 
 from nevermined_fl.files import sha256_bytes
 
-SHARE, WHOLE = 10, 400
+SHARE, WHOLE = 8, 400
 _PAGE = 4096
 
 
