@@ -71,7 +71,9 @@ def test_every_parameter_of_a_plan_is_in_the_table_with_its_default():
 
 def test_every_aggregator_is_in_protocol_md_with_its_options():
     assert set(aggregation.AGGREGATORS) <= documented("protocol.md")
-    for names, options, *_ in table("protocol.md", "| strategy | options with default and limits | what it does | paper |"):
+    for names, options, *_ in table(
+        "protocol.md", "| strategy | options with default and limits | what it does | paper |"
+    ):
         told = dict(re.findall(r"`(\w+)` ([\d.e-]+)?", options))
         for name in re.findall(r"`(\w+)`", names):
             strategy = aggregation.create(name)
