@@ -76,12 +76,12 @@ class Tried:
         return {"deaths": deaths, "seconds": round(time.monotonic() - begun, 2)}
 
 
-def judge(tried, kills, session, **more):
+def judge(tried, kills, session, *, may_miss=0.2, **more):
     """Every session of the matrix ended as the undisturbed one; nearly every kill happened."""
     failed, missed = tried.run(kills, session)
     tried.tell(**more)
     assert failed == []
-    assert len(missed) <= len(kills) / 5, missed
+    assert len(missed) <= len(kills) * may_miss, missed
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,5 @@ def test_at_random_moments(ground, undisturbed, reach):
 
         return run(ground, undisturbed.outcome, folder, slot, begin)
 
-    judge(
-        reach.tried(f"coordinator killed at random, {ground.kind}"),
-        moments,
-        session,
-    )
+    tried = reach.tried(f"coordinator killed at random, {ground.kind}")
+    judge(tried, moments, session, may_miss=0.7)
