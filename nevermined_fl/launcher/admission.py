@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from nevermined_fl.errors import InvalidRequest, PermissionDenied, RequestError, TransportError
-from nevermined_fl.launcher.sockets import bind_unix
+from nevermined_fl.launcher.sockets import bound_unix
 from nevermined_fl.ports import Admitted, ConditionState
 from nevermined_fl.tokens import verify_join_token
 
@@ -83,7 +83,8 @@ class AdmissionServer:
     async def start(self) -> None:
         """Listen."""
         await self._runner.setup()
-        await web.SockSite(self._runner, bind_unix(self._path)).start()
+        with bound_unix(self._path) as sock:
+            await web.SockSite(self._runner, sock).start()
 
     async def close(self) -> None:
         """Stop listening."""

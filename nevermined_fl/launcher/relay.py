@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nevermined_fl.errors import TransportError
-from nevermined_fl.launcher.sockets import bind_unix
+from nevermined_fl.launcher.sockets import bound_unix
 from nevermined_fl.transports.http import proxy as tunnel
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Relay:
 
     async def start(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_unix_server(self._serve, sock=bind_unix(self._path), limit=_BLOCK)
+        with bound_unix(self._path) as sock:
+            self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=_BLOCK)
 
     async def close(self) -> None:
         """Stop listening and drop every connection."""

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["bind_unix"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["bound_unix"]
 
 
-def bind_unix(path: Path) -> socket.socket:
-    """A socket bound at ``path``, 0600, in place of what a process that died left there."""
+@contextmanager
+def bound_unix(path: Path) -> Iterator[socket.socket]:
+    """A socket at ``path``, 0600, for a server to listen on; let go of when that does not come about."""
+    server = _bind(path)
+    try:
+        yield server
+    except BaseException:
+        # Who is cancelled while he begins to listen has no server yet that he could close.
+        asyncio.get_running_loop().remove_reader(server)
+        server.close()
+        raise
+
+
+def _bind(path: Path) -> socket.socket:
+    """In place of what a process that died left there."""
     path.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
