@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Tests with a target of their own.
-APART  := --ignore=tests/e2e --ignore=tests/soak --ignore=tests/links
+APART  := --ignore=tests/e2e --ignore=tests/soak --ignore=tests/links --ignore=tests/launcher/test_killed_between.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test isolation e2e soak soak-full links check format constraints core oracle bench bench-peers wheel wheel-demo clean
@@ -35,8 +35,8 @@ isolation: $(STAMP) ## what needs bubblewrap: that a job sees no key, no network
 	@command -v bwrap >/dev/null || { echo "bubblewrap is needed: apt-get install bubblewrap"; exit 1; }
 	$(BIN)/python -m pytest -q $(APART) -m bubblewrap
 
-e2e: $(STAMP)    ## whole sessions over an embedded network: refusals, faults, refunds, Ctrl-C; CI runs it always
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/e2e
+e2e: $(STAMP)    ## whole sessions over an embedded network: refusals, faults, refunds, Ctrl-C, dying launchers; CI runs it always
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/e2e tests/launcher/test_killed_between.py
 
 soak: $(STAMP)   ## a sample of the kill matrix: coordinator, participant, launcher, torn files (3 minutes); CI runs it always
 	$(BIN)/python -m pytest -q -n 0 tests/soak $(SOAK)
