@@ -132,11 +132,12 @@ class World:
         workflow = buyer.publish_workflow(session, algorithm=algorithm.did)
         return Deal(session, workflow, settings.plan(algorithm, datasets))
 
-    def approve(self) -> None:
+    def approve(self, algorithm: Any = None) -> None:
         """Every seller allows the buyer's algorithm; those who were not asked yet are asked."""
+        digest = (algorithm or self.algorithm).digest()
         for seller in self.sellers:
             eventually(lambda seller=seller: seller.reviews(), what="the request for a review")
-            seller.approve(self.algorithm.digest())
+            seller.approve(digest)
 
     def order(self, deal: Deal, *dids: str) -> None:
         for did in dids or (self.service, *deal.plan.members):

@@ -26,7 +26,7 @@ def begin(world, settings, algorithm):
     session = world.buyer.publish_session(algorithm, datasets=datasets, compute=world.service, settings=settings)
     deal = Deal(session, world.buyer.publish_workflow(session, algorithm=algorithm.did), plan)
     world.buyer.request_review(deal.workflow)
-    world.approve()
+    world.approve(algorithm)
     world.order(deal)
     world.start(deal)
     return deal
@@ -48,8 +48,11 @@ def first(world, tmp_path_factory):
         early_stop=EarlyStop("accuracy", target=0.0),
         checkpoint_every=1,
     )
+    # A file of its own: what is approved here must not be approved for others' sessions.
+    trainer = tmp_path_factory.mktemp("trainer") / "trainer.py"
+    trainer.write_text(world.trainer.read_text() + "\n# Trains sessions that a participant begins.\n")
     algorithm = world.buyer.publish_algorithm(
-        world.trainer, gateway=world.gateway(world.datasets[0]), settings=settings, name="begun by a participant"
+        trainer, gateway=world.gateway(world.datasets[0]), settings=settings, name="begun by a participant"
     )
     deal = begin(world, settings, algorithm)
     story = SimpleNamespace(deal=deal, algorithm=algorithm)
