@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 
 import pytest
 from transport_worlds import ALICE, BOB, SESSION, World, digest, make_model
 
 from nevermined_fl.errors import PermissionDenied, SettingsError
-from nevermined_fl.messages import Evaluate, Finish, Report, Train
+from nevermined_fl.messages import Evaluate, Finish, Report, Train, Wait
 
 
 async def started(tmp_path, **plan):
@@ -155,6 +157,22 @@ async def test_signed_reports_are_kept_as_proof(tmp_path):
     await contribute(world, link, 2.0, 10)
     [(_, participant, signed)] = list(world.driver._journal.proofs())
     assert (participant, signed.count(".")) == (ALICE, 2)
+    await world.close()
+
+
+async def test_tasks_are_handed_out_when_the_clock_of_the_phase_began_anew(tmp_path, monkeypatch):
+    world = await started(tmp_path, round_timeout=30.0)
+    await world.joined(ALICE)
+    await world.joined(BOB)
+    await world.stop()
+    monkeypatch.setattr(time, "time", lambda real=time.time: real() + 100)
+    await world.start()
+    world.running.cancel()  # participants may come before the driver runs
+    link = await world.joined(ALICE)
+    assert isinstance(await link.next_task(after=0, wait=0), Wait)
+    waiting = asyncio.create_task(link.next_task(after=0, wait=5))
+    world.running = asyncio.create_task(world.driver.run(farewell=0.0))
+    assert (await waiting).remaining > 29.0
     await world.close()
 
 

@@ -183,6 +183,10 @@ class Driver:
         """Set when participants are asked something new, or the session ends, after now."""
         return self._turned
 
+    def is_ready(self) -> bool:
+        """Whether tasks may be handed out: after a restart only when the phase's clock began anew."""
+        return not self._resumed
+
     def scrape(self) -> bytes:
         """Metrics in Prometheus' text format."""
         return self.metrics.render(self.session, is_full=self._room.is_full())
@@ -212,12 +216,15 @@ class Driver:
         """Pollers once a turn, and the driver when there is something for it to do: not all of them at each report."""
         self.metrics.session_changed(before, after)
         if after.turn != before.turn or after.is_over():
-            self._turned.set()
-            self._turned = asyncio.Event()
+            self._wake_pollers()
         if after.phase is not before.phase or after.deadline != before.deadline or after.turn != before.turn:
             self._status.turn()
             self._changed.set()
             self._changed = asyncio.Event()
+
+    def _wake_pollers(self) -> None:
+        self._turned.set()
+        self._turned = asyncio.Event()
 
     async def _conduct(self, farewell: float) -> Outcome:
         if self._resumed:
@@ -259,6 +266,8 @@ class Driver:
                 await self._say(event)
         await asyncio.to_thread(outputs.drop_damaged, self.session, self._outputs)
         await self._say(events.Restarted())
+        self._resumed = False
+        self._wake_pollers()
 
     def _take_in_initial(self) -> None:
         """The model that the first round trains; it is not kept for longer."""

@@ -69,6 +69,10 @@ class Conductor(Protocol):
         """Set when participants are asked something new, or the session ends, after now."""
         ...
 
+    def is_ready(self) -> bool:
+        """Whether tasks may be handed out: after a restart only when the phase's clock began anew."""
+        ...
+
 
 class Service:
     """Implements ports.SessionService for one session."""
@@ -239,6 +243,8 @@ class Service:
 
     def _task(self, participant: str) -> Task | None:
         session = self._conductor.session
+        if not self._conductor.is_ready():
+            return None  # what remains of a deadline that passed while nobody was here would end the task at once
         if session.is_over():
             return Finish(session.turn + 1, str(session.phase), session.reason)
         if not session.owes(participant):
