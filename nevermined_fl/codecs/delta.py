@@ -36,6 +36,7 @@ __all__ = [
     "apply",
     "decode",
     "encode",
+    "peak",
     "residual_schema",
     "wire_schema",
 ]
@@ -140,6 +141,17 @@ def decode(encoded: Encoded, precision: str) -> Block:
             rows = (scales.shape[0], -1)
             np.multiply(numbers[part].reshape(rows), scales, out=changes[part].reshape(rows))
     return _finite(changes)
+
+
+def peak(encoded: Encoded) -> float:
+    """What none of a block of ``int8`` changes exceeds in absolute value."""
+    found = 0.0
+    for part, groups in _grouped(encoded.numbers.size):
+        rows = encoded.numbers[part].reshape(groups.stop - groups.start, -1)
+        # -128 has no absolute value in int8.
+        steps = np.maximum(rows.max(axis=1), -rows.min(axis=1).astype(np.float64))
+        found = max(found, float((steps * encoded.scales[groups]).max()))
+    return found
 
 
 def apply(previous: Block, changes: Block) -> Block:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from nevermined_fl.codecs import delta, safetensors
-from nevermined_fl.errors import DecodeError
+from nevermined_fl.errors import DecodeError, LocalProtocolError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,13 +46,14 @@ class Source:
         numbers = self.array(self._layout.dtype, *self._layout.changes(piece), buffer[scales.nbytes :])
         return delta.apply(before, delta.decode(delta.Encoded(numbers, scales), self._precision))
 
-    def largest_scale(self) -> float:
-        """Of a file of ``int8`` changes: its largest scale."""
-        assert self._layout is not None
-        (run,) = (run for run in safetensors.runs(self._layout.schema) if run.dtype == "F32")
-        return safetensors.peak(
-            self.array("F32", run.begin, run.end, memoryview(bytearray(run.end - run.begin))), "F32"
-        )
+    def largest_change(self, piece: Piece, buffer: memoryview) -> float:
+        """Of ``int8`` changes: what none of a piece's exceeds. A scale counts with the largest number of its own group."""
+        if self._layout is None:
+            raise LocalProtocolError("a file of whole numbers holds no changes")
+        begin, end = self._layout.scales(piece)
+        scales = self.array("F32", begin, end, buffer)
+        numbers = self.array(self._layout.dtype, *self._layout.changes(piece), buffer[scales.nbytes :])
+        return delta.peak(delta.Encoded(numbers, scales))
 
     def array(self, dtype: str, begin: int, end: int, buffer: memoryview) -> Block:
         """Some bytes of the file as numbers, in the buffer."""
@@ -107,10 +108,16 @@ class Desk:
 
     def update(self, index: int, piece: Piece, before: Block) -> Block:
         """One update's numbers."""
-        buffer = self._shared
-        if buffer is None:
-            buffer = self._own[index] if index in self._own else self._own.setdefault(index, self._buffer())
-        return self.updates[index].read(piece, before, buffer)
+        return self.updates[index].read(piece, before, self._of(index))
+
+    def largest_change(self, index: int, piece: Piece) -> float:
+        """What none of one update's ``int8`` changes exceeds."""
+        return self.updates[index].largest_change(piece, self._of(index))
+
+    def _of(self, index: int) -> memoryview:
+        if self._shared is not None:
+            return self._shared
+        return self._own[index] if index in self._own else self._own.setdefault(index, self._buffer())
 
     def _buffer(self) -> memoryview:
         return np.empty(self._size, np.uint8).data  # not zeroed, as a bytearray would be

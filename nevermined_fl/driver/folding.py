@@ -87,13 +87,15 @@ def fold(
     residual = precision != "f32"
     paths = [given.path for given in updates]
     with opened(schema, precision, previous, paths, at_once=aggregator.AT_ONCE) as work:
-        peaks = _peaks(work, precision, [given.peak for given in updates]) if arithmetic == "fixed" else None
-        known = Known(weights, peaks, members)
         parts = Parts(schema, aggregator.EXTRAS)
+        given = [given.peak for given in updates]
+        peaks = _peaks(work, precision, given, parts) if arithmetic == "fixed" else {}
+        known = Known(weights, peaks.get(""), members)
         if aggregator.SURVEYS:
             known = replace(known, shares=_shares(work, aggregator, known, parts))
+        kinds = {kind: replace(known, extra=kind, peaks=peaks.get(kind)) for kind in parts.kinds}
         with State(aggregator.STATE, schema, state_before, state_after, residual=residual) as state:
-            folding = _Folding(aggregator, known, parts, state, precision)
+            folding = _Folding(aggregator, kinds, parts, state, precision)
             return _write(work, folding, into, change if residual else None)
 
 
@@ -129,23 +131,54 @@ def _shares(work: Work, aggregator: Aggregator, known: Known, parts: Parts) -> B
     return aggregator.conclude(total, known.weights)
 
 
-def _peaks(work: Work, precision: str, given: Sequence[float | None]) -> tuple[float, ...]:
-    """Of each update, a number that none of its numbers exceeds."""
-    if precision == "int8" and None in given:
-        given = [128 * source.largest_scale() for source in work.updates]
+def _peaks(work: Work, precision: str, given: Sequence[float | None], parts: Parts) -> dict[str, tuple[float, ...]]:
+    """Of each update, a number that none of its numbers of a kind exceeds.
+
+    Every bound must be near to what is summed, or an update whose change is small could coarsen everybody's unit: by what
+    travels beside the model, by a scale that multiplies nothing, or by a change that a small dtype cuts.
+    """
     known = [peak for peak in given if peak is not None]
-    if len(known) == len(given) and precision == "f32":
-        return tuple(known)
-    if len(known) == len(given):
-        before = max(work.each(lambda desk, piece: safetensors.peak(desk.before(piece), piece.dtype)))
-        # Rounding may make a sum larger than its terms, by less than a millionth.
-        return tuple((before + peak) * (1 + 1e-6) for peak in known)
+    cuts = precision != "f32" and any(tensor.dtype == "F16" for tensor in work.schema)
+    if cuts or len(parts.kinds) > 1:
+        return _looked_for(work, len(given), parts)
+    if precision == "int8":
+        return {"": _of_changes(work, len(given))}
+    if len(known) != len(given):
+        return _looked_for(work, len(given), parts)
+    if precision == "f32":
+        return {"": tuple(known)}
+    before = max(work.each(lambda desk, piece: safetensors.peak(desk.before(piece), piece.dtype)))
+    return {"": tuple(_together(before, peak) for peak in known)}
 
-    def look(desk: Desk, piece: Piece) -> list[float]:
+
+def _looked_for(work: Work, count: int, parts: Parts) -> dict[str, tuple[float, ...]]:
+    def look(desk: Desk, piece: Piece) -> Block:
         before = desk.before(piece)
-        return [safetensors.peak(desk.update(i, piece, before), piece.dtype) for i in range(len(given))]
+        found = np.zeros((len(parts.kinds), count))
+        for index in range(count):
+            update = desk.update(index, piece, before)
+            for part, kind in parts.of(piece):
+                at = parts.kinds.index(kind), index
+                found[at] = max(found[at], safetensors.peak(update[part], piece.dtype))
+        return found
 
-    return tuple(float(peak) for peak in np.max(list(work.each(look)), axis=0))
+    peaks = np.max(list(work.each(look)), axis=0)
+    return {kind: tuple(row.tolist()) for kind, row in zip(parts.kinds, peaks, strict=True)}
+
+
+def _of_changes(work: Work, count: int) -> tuple[float, ...]:
+    """The same for ``int8`` changes, without decoding them."""
+
+    def look(desk: Desk, piece: Piece) -> Block:
+        before = safetensors.peak(desk.before(piece), piece.dtype)
+        return np.array([_together(before, desk.largest_change(index, piece)) for index in range(count)])
+
+    return tuple(np.max(list(work.each(look)), axis=0).tolist())
+
+
+def _together(before: float, change: float) -> float:
+    """Rounding may make a sum larger than its terms, by less than a millionth."""
+    return (before + change) * (1 + 1e-6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +186,7 @@ class _Folding:
     """What is done with a piece."""
 
     aggregator: Aggregator
-    known: Known
+    known: dict[str, Known]
     parts: Parts
     state: State
     precision: str
@@ -175,8 +208,8 @@ class _Folding:
     def _fold(self, desk: Desk, piece: Piece, before: Block, kept: dict[str, Block]) -> Block:
         after = np.empty_like(before)
         states = []
-        for part, extra in self.parts.of(piece):
-            known = replace(self.known, extra=extra) if extra else self.known
+        for part, kind in self.parts.of(piece):
+            known = self.known[kind]
             state = {name: block[part] for name, block in kept.items()}
             after[part] = self.aggregator.fold(Blocks(desk, piece, before, part), known, before[part], state)
             states.append(state)

@@ -26,6 +26,7 @@ class Parts:
     """
 
     def __init__(self, schema: Sequence[TensorSchema], extras: Sequence[str]) -> None:
+        self.kinds = ("", *extras)
         names = {tensor.name for tensor in schema}
         self._starts, self._extras = [0], [""]
         first = 0

@@ -266,6 +266,54 @@ def test_what_travels_beside_the_model_does_not_count_for_its_distance(tmp_path)
     assert distance(tmp_path / "a", tmp_path / "b", schema) == pytest.approx((25 * (4 + 16)) ** 0.5)
 
 
+def test_a_scale_counts_with_the_numbers_of_its_own_group_alone(tmp_path):
+    """One update's huge scale that multiplies nothing would else make the unit so coarse that every weight is zero."""
+    before = {"w": np.linspace(-1, 1, 3000, dtype=np.float32)}
+    schema = safetensors.schema_of(before)
+    (tmp_path / "before").write_bytes(safetensors.dump(before))
+    wire = delta.wire_schema(schema, "int8")
+    numbers, scales = np.zeros(3000, np.int8), np.full(3, 1e-5, np.float32)
+    numbers[2000:], scales[0] = -128, 3e38
+    for name, kept in (("honest", np.full(3, 1e-5, np.float32)), ("odd", scales)):
+        (tmp_path / name).write_bytes(safetensors.header_bytes(wire) + kept.tobytes() + numbers.tobytes())
+    updates = [Given(tmp_path / name, 1, 127 * 3e38) for name in ("honest", "odd")]
+    models = []
+    for arithmetic in ("fixed", "float"):
+        one_fold("fedavg", [before], [tmp_path / "before"], updates, tmp_path, precision="int8", arithmetic=arithmetic)
+        models.append(safetensors.load((tmp_path / "new").read_bytes())["w"])
+    assert np.abs(models[0] - models[1]).max() < 1e-6
+    assert distance(tmp_path / "before", tmp_path / "odd", schema, "int8") < 1
+
+
+@pytest.mark.parametrize("kind", ["beside", "cut"])
+def test_a_huge_number_that_moves_no_weight_coarsens_no_weights_unit(kind, tmp_path):
+    rng = np.random.default_rng(3)
+    model = {"w": rng.normal(size=3000).astype(np.float32), "h": np.zeros(1, np.float16)}
+    model |= {f"control/{name}": np.zeros_like(tensor) for name, tensor in model.items()}
+    schema = safetensors.schema_of(model)
+    odd = model | {"control/w": np.full(3000, 3e38, np.float32)}
+    for name, tensors in (("before", model), ("odd", odd)):
+        (tmp_path / name).write_bytes(safetensors.dump(tensors))
+    strategy, precision, peak = "scaffold", "f32", 3e38
+    if kind == "cut":
+        strategy, precision = "fedavg", "bf16"
+        changes = np.zeros(sum(tensor.size for tensor in model.values()), np.float32)
+        layout = delta.Layout(schema, precision)
+        changes[next(piece.first for piece in pieces(schema, 1024) if piece.dtype == "F16")] = 3e38
+        encoded, _ = delta.encode(np.zeros_like(changes), changes, None, precision)
+        (tmp_path / "odd").write_bytes(safetensors.header_bytes(layout.schema) + encoded.numbers.tobytes())
+    one_fold(
+        strategy,
+        [model],
+        [tmp_path / "before"],
+        [Given(tmp_path / "odd", 1, peak)] * 2,
+        tmp_path,
+        precision=precision,
+    )
+    new = safetensors.load((tmp_path / "new").read_bytes())["w"]
+    assert np.abs(new - model["w"]).max() < 1e-6
+
+
 def test_too_few_updates_for_a_strategy_end_the_session(cohort, tmp_path):
     models, paths = cohort
     with pytest.raises(SessionFailed, match="4 updates came, the strategy needs 5"):
