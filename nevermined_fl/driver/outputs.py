@@ -7,16 +7,17 @@ Rule 3: what is published has the plan's tensors alone, whatever a strategy carr
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import platform
-import shutil
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nevermined_fl.codecs import safetensors
+from nevermined_fl.errors import DecodeError
 from nevermined_fl.files import BLOCK, atomic_file, digest_of, sha256_file, size_of, storage, write_json
 from nevermined_fl.messages import VERSION
 from nevermined_fl.session import Phase, ledger
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from nevermined_fl.session import Plan, Session
     from nevermined_fl.session.state import Round
 
-__all__ = ["card", "drop_damaged", "keep_checkpoints", "publish", "result", "stopped_early", "write"]
+__all__ = ["card", "drop_damaged", "keep_checkpoints", "publish", "published", "result", "stopped_early", "write"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,10 @@ def write(session: Session, store: Store, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     if session.phase is Phase.FINISHED:
         keep_checkpoints(session, store, folder)
-        digest = publish(store.find(session.model), session.plan, folder / "model.safetensors")
+        # What is whole stays: the store's copy has outlived its second one and may be damaged by now.
+        digest = published(session, folder) or publish(
+            store.find(session.model), session.plan, folder / "model.safetensors"
+        )
     with storage("the outputs", 64 * 1024):
         checkpoints = _checkpoints(session, folder)
         if digest:
@@ -58,16 +62,27 @@ def publish(model: Path, plan: Plan, into: Path) -> str:
 
     Raises:
         StorageFull: there is no room; nothing was written.
+        DecodeError: the model is not the one that its name says; nothing was written.
     """
     with storage(f"{into.name}", size_of(model)), model.open("rb") as source, atomic_file(into, 0o644) as file:
-        if plan.carried() == plan.schema:
-            shutil.copyfileobj(source, file, BLOCK)
-            digest = f"sha256:{model.stem}"
-        else:
-            digest = _strip(source, plan, file)
+        is_whole = plan.carried() == plan.schema
+        digest = _copy(source, file) if is_whole else _strip(source, plan, file)
+        if (digest if is_whole else sha256_file(model)) != f"sha256:{model.stem}":
+            raise DecodeError(f"model {model.name} is damaged", code="digest")
         file.flush()
         os.fsync(file.fileno())
     return digest
+
+
+def published(session: Session, folder: Path) -> str:
+    """The digest of the model if the outputs are whole, so that nothing is needed any more; else nothing."""
+    try:
+        said = json.loads((folder / "result.json").read_bytes())
+        digest = sha256_file(folder / "model.safetensors")
+        is_whole = bool(said["session"] == session.id and said["model"] == digest)
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+    return digest if is_whole else ""
 
 
 def keep_checkpoints(session: Session, store: Store, folder: Path) -> None:
@@ -77,7 +92,10 @@ def keep_checkpoints(session: Session, store: Store, folder: Path) -> None:
         into = _checkpoint(folder, done.number)
         if done.number % every == 0 and not into.exists() and store.path(done.model).exists():
             into.parent.mkdir(parents=True, exist_ok=True)
-            publish(store.path(done.model), session.plan, into)
+            try:
+                publish(store.path(done.model), session.plan, into)
+            except DecodeError as error:
+                logger.warning("no checkpoint of round %d: %s", done.number, error)
 
 
 def drop_damaged(session: Session, folder: Path) -> None:
@@ -101,6 +119,15 @@ def _checkpoints(session: Session, folder: Path) -> list[dict[str, Any]]:
         for number, path in found
         if session.plan.checkpoint_every and path.exists()
     ]
+
+
+def _copy(source: IO[bytes], into: IO[bytes]) -> str:
+    """The digest of what was copied, whatever the file's name says."""
+    hasher = hashlib.sha256()
+    while block := source.read(BLOCK):
+        into.write(block)
+        hasher.update(block)
+    return digest_of(hasher)
 
 
 def _strip(source: IO[bytes], plan: Plan, into: IO[bytes]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from nevermined_fl import aggregation
 from nevermined_fl.driver.keeper import rounds_made
-from nevermined_fl.files import sha256_file
+from nevermined_fl.driver.outputs import published
 from nevermined_fl.session import Phase, events
 from nevermined_fl.session.plan import FROM_PARTICIPANT
 
@@ -23,7 +22,7 @@ __all__ = ["damages"]
 
 def damages(session: Session, store: Store, uploads: Uploads, outputs: Path) -> list[events.Event]:
     """What is lost for good: the model or the server's state, or else updates that count. Ask again afterwards."""
-    if session.phase is Phase.FAILED or (session.phase is Phase.FINISHED and _is_published(outputs)):
+    if session.phase is Phase.FAILED or (session.phase is Phase.FINISHED and published(session, outputs)):
         return []
     made = rounds_made(session)
     if session.model and not _is_made(session, made, store):
@@ -47,12 +46,3 @@ def _is_made(session: Session, made: int, store: Store) -> bool:
 
 def _keeps_state(plan: Plan) -> bool:
     return plan.precision != "f32" or bool(aggregation.create(plan.strategy, dict(plan.strategy_options)).STATE)
-
-
-def _is_published(outputs: Path) -> bool:
-    """Whether the outputs are whole, so that nothing is needed any more."""
-    try:
-        result = json.loads((outputs / "result.json").read_bytes())
-        return bool(sha256_file(outputs / "model.safetensors") == result["model"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from transport_worlds import ALICE, BOB, digest, make_model
 from nevermined_fl.codecs import safetensors
 from nevermined_fl.driver import outputs
 from nevermined_fl.driver.outputs import stopped_early
+from nevermined_fl.driver.store import Store
+from nevermined_fl.errors import DecodeError
 from nevermined_fl.session import Metric, Phase, Session
 from nevermined_fl.session.plan import EarlyStop
 from nevermined_fl.session.state import Round
@@ -73,7 +76,40 @@ def test_what_a_strategy_carries_beside_the_model_is_not_published(tmp_path):
     beside = {f"control/{name}": np.full(tensor.shape, 5, tensor.dtype) for name, tensor in tensors.items()}
     carried = safetensors.dump(tensors | beside)
     assert safetensors.schema_of(safetensors.load(carried)) != plan.schema
-    (tmp_path / "model.safetensors").write_bytes(carried)
-    found = outputs.publish(tmp_path / "model.safetensors", plan, tmp_path / "published")
+    model = tmp_path / f"{digest(carried)[7:]}.safetensors"
+    model.write_bytes(carried)
+    found = outputs.publish(model, plan, tmp_path / "published")
     assert (tmp_path / "published").read_bytes() == initial
     assert found == "sha256:" + hashlib.sha256(initial).hexdigest()
+
+
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 9000), lambda path: path.unlink()])
+async def test_a_model_that_is_published_stays_whatever_becomes_of_the_stores_copy(tmp_path, damage):
+    outcome, result, world = await run(tmp_path, rounds=1, metrics=())
+    damage(world.driver._store.path(outcome.model))
+    again = Attentive(tmp_path, rounds=1, metrics=())
+    async with acting(again):
+        assert (await again.running).model == outcome.model == result["model"]
+    assert digest((tmp_path / "outputs" / "model.safetensors").read_bytes()) == outcome.model
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
+def test_a_damaged_model_is_not_published(tmp_path, strategy):
+    initial = safetensors.dump({"w": np.arange(50, dtype=np.float32)})
+    model = tmp_path / f"{'0' * 64}.safetensors"
+    plan = make_plan((ALICE, BOB), initial, strategy=strategy)
+    model.write_bytes(safetensors.dump(dict.fromkeys(safetensors.load(initial), np.zeros(50, np.float32))) * 3)
+    with pytest.raises(DecodeError, match="damaged"):
+        outputs.publish(model, plan, tmp_path / "published")
+    assert not (tmp_path / "published").exists()
+
+
+def test_a_checkpoint_of_a_damaged_model_is_left_out(tmp_path, caplog):
+    plan = make_plan((ALICE, BOB), make_model(1.0), checkpoint_every=1)
+    store = Store(tmp_path)
+    done = Round(1, "sha256:" + "0" * 64, (), (), ())
+    store.path(done.model).write_bytes(make_model(1.0))
+    session = Session("did:nv:" + "1" * 64, plan, Phase.FINISHED, done.model, None, history=(done,))
+    outputs.keep_checkpoints(session, store, tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert "no checkpoint of round 1" in caplog.text
