@@ -254,3 +254,39 @@ def test_a_spare_that_is_half_overwritten_when_the_process_dies_holds_what_came(
     sink.commit()
     assert again.verify("alice", 2, digest(second))
     again.close()
+
+
+def test_what_is_judged_has_no_name_yet_and_what_is_refused_never_gets_one(spool, tmp_path):
+    raw = body()
+    met = []
+
+    def judge(part):
+        met.append((part.read_bytes()[: len(raw)] == raw, spool.has("alice", 1, digest(raw)), set(spool._of)))
+        raise RemoteProtocolError("too far", code="norm")
+
+    sink = spool.open("alice", 1, digest(raw), len(raw), judge)
+    sink.write(raw)
+    with pytest.raises(RemoteProtocolError, match="too far"):
+        sink.commit()
+    assert met == [(True, False, set(spool._of))]  # threads judge, and leave what the loop goes through alone
+    assert sink.offset == 0
+    assert not any((tmp_path / "spool").iterdir())
+
+
+def test_who_starts_anew_while_it_is_judged_is_not_held_up_and_judged_as_well(spool):
+    raw = body()
+    met = []
+
+    def judge(part):
+        met.append(spool.open("alice", 1, digest(raw), len(raw), met.append))
+
+    sink = spool.open("alice", 1, digest(raw), len(raw), judge)
+    sink.write(raw)
+    with pytest.raises(RemoteProtocolError, match="anew"):
+        sink.commit()
+    [again] = met
+    assert not spool.has("alice", 1, digest(raw))
+    again.commit()
+    again.commit()
+    assert len(met) == 2
+    assert spool.has("alice", 1, digest(raw))

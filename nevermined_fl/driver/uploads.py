@@ -6,6 +6,7 @@ The initial model that a participant makes is an upload of round 0, in the plan'
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nevermined_fl import aggregation
@@ -49,8 +50,8 @@ class Uploads:
 
     def open(self, participant: str, round_number: int, digest: str, size: int, model: Path) -> UpdateSink:
         """Start an upload or go on with it; ``model`` is what it is a change of."""
-        sink = self.spool(round_number).open(participant, round_number, digest, size)
-        return _Upload(self, sink, (participant, round_number, digest), model)
+        judge = partial(self._judge, model) if round_number and self._plan.norm_bound is not None else None
+        return _Upload(self, self.spool(round_number).open(participant, round_number, digest, size, judge))
 
     def has(self, participant: str, round_number: int, digest: str) -> bool:
         """Whether that update is here, verified."""
@@ -80,16 +81,15 @@ class Uploads:
         self._spool.make_room()
         self._room.note(full)
 
-    def judge(self, key: tuple[str, int, str], model: Path) -> None:
+    def _judge(self, model: Path, update: Path) -> None:
         """Refuse an update that moves further from its model than the plan allows."""
-        participant, round_number, digest = key
-        bound = self._plan.norm_bound
-        if bound is None or not round_number:
-            return
-        plan, update = self._plan, self._spool.path(participant, round_number, digest)
-        norm = distance(model, update, plan.carried(), plan.precision, self._extras)
-        if not norm <= bound:
-            self._spool.discard(participant, round_number, digest)
+        plan, bound = self._plan, self._plan.norm_bound
+        try:
+            norm = distance(model, update, plan.carried(), plan.precision, self._extras)
+        except (OSError, DecodeError) as error:
+            # Another request of the same participant dropped it, or the round is over.
+            raise RemoteProtocolError("the update is not wanted any more", code="superseded") from error
+        if bound is not None and not norm <= bound:
             text = f"the update is {norm:g} from its model; the plan allows {bound:g}"
             raise RemoteProtocolError(text, code="norm")
 
@@ -105,11 +105,9 @@ def _drop_damaged(folder: Path) -> None:
 class _Upload:
     """Implements ports.UpdateSink over the spool's."""
 
-    def __init__(self, uploads: Uploads, sink: UpdateSink, key: tuple[str, int, str], model: Path) -> None:
+    def __init__(self, uploads: Uploads, sink: UpdateSink) -> None:
         self._uploads = uploads
         self._sink = sink
-        self._key = key
-        self._model = model
 
     @property
     def offset(self) -> int:
@@ -129,8 +127,3 @@ class _Upload:
         except StorageFull as full:
             self._uploads.note(full)
             raise
-        try:
-            self._uploads.judge(self._key, self._model)
-        except (OSError, DecodeError) as error:
-            # Another request of the same participant dropped it, or the round is over.
-            raise RemoteProtocolError("the update is not wanted any more", code="superseded") from error

@@ -6,7 +6,7 @@ leaves a count that is never ahead of the bytes.
 
 Rule 1: digest and numbers are judged on the block at hand, never by reading the file again. Rule 2: what was found on
 disk is read before it is gone on with; if the whole then turns out wrong, the disk may be to blame, so the peer is asked
-for the bytes again instead of being refused.
+for the bytes again instead of being refused. Rule 3: whoever has a say in it judges the part: what has its name counts.
 """
 
 from __future__ import annotations
@@ -41,9 +41,17 @@ class Sink:
         digest: that names it.
         schema: of the file.
         reuse: puts a file that may be overwritten at the path that it is given, if there is one.
+        judge: looks at the whole part, whose bytes are verified, and may refuse it.
     """
 
-    def __init__(self, path: Path, digest: str, schema: Sequence[TensorSchema], reuse: Callable[[Path], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        digest: str,
+        schema: Sequence[TensorSchema],
+        reuse: Callable[[Path], None],
+        judge: Callable[[Path], None] | None = None,
+    ) -> None:
         self._path = path
         self._part = path.with_suffix(".part")
         self._digest = digest
@@ -51,6 +59,7 @@ class Sink:
         self._header = safetensors.header_bytes(schema)
         self._size = safetensors.file_size(schema)
         self._reuse = reuse
+        self._judge = judge
         self._lock = threading.Lock()
         self._done = path.exists()
         self._closed = False
@@ -102,7 +111,7 @@ class Sink:
             os.pwrite(self._handle, self._offset.to_bytes(_COUNT, "little"), _count_at(self._size))
 
     def commit(self) -> None:
-        """Keep what came if it is what its digest names; what is wrong is dropped, what is short stays."""
+        """Keep what came if it is what its digest names; what is wrong or refused is dropped, what is short stays."""
         with self._lock:
             self._refuse_closed()
             if self._done:
@@ -116,10 +125,25 @@ class Sink:
                     raise DecodeError("the update is not what its digest names", code="digest")
             except DecodeError as error:
                 self._fail(error)
+        self._let_judge()
+        with self._lock:
+            self._refuse_closed()
             os.ftruncate(self._handle, self._size)
             self._release()
             self._part.replace(self._path)
             self._done, self._peak = True, self._inspection.peak()
+
+    def _let_judge(self) -> None:
+        """Without the lock: that takes long, and whoever starts the upload anew must not wait for it."""
+        if self._judge is None:
+            return
+        try:
+            self._judge(self._part)
+        except RemoteProtocolError:
+            with self._lock:
+                if not self._closed:
+                    self._drop()
+            raise
 
     def close(self) -> None:
         """Refuse what still comes; bytes that came stay."""

@@ -13,7 +13,7 @@ from nevermined_fl.spool.inspection import check_header, scan
 from nevermined_fl.spool.sink import Sink, arrived
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from nevermined_fl.session.plan import TensorSchema
@@ -48,8 +48,17 @@ class Spool:
         self._peaks: dict[Path, float] = {}
         self.update_size = safetensors.file_size(self._schema)
 
-    def open(self, participant: str, round_number: int, digest: str, size: int) -> Sink:
+    def open(
+        self,
+        participant: str,
+        round_number: int,
+        digest: str,
+        size: int,
+        judge: Callable[[Path], None] | None = None,
+    ) -> Sink:
         """Start an upload or go on with it; an earlier sink of the same update is closed.
+
+        ``judge`` may refuse the whole file before it has its name.
 
         Raises:
             DecodeError: ``size`` is not that of an update of this plan, or the digest is no digest.
@@ -59,7 +68,7 @@ class Spool:
         path = self.path(participant, round_number, digest)
         for other in self._updates(participant, round_number) - {path}:
             self._forget(other)
-        sink = Sink(path, digest, self._schema, self._reuse)
+        sink = Sink(path, digest, self._schema, self._reuse, judge)
         if (previous := self._sinks.get(path)) is not None:
             sink.follow(previous)
         self._sinks[path] = sink

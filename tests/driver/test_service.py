@@ -10,6 +10,7 @@ from driver_world import Attentive, acting, reached
 from transport_worlds import ALICE, BOB, SESSION, HttpWorld, World, digest, make_model
 
 from nevermined_fl.codecs import safetensors
+from nevermined_fl.driver import uploads
 from nevermined_fl.errors import NotFound, RemoteProtocolError
 from nevermined_fl.messages import Finish, Initialize, Report, Train
 from nevermined_fl.precision import apply_change, encode_change
@@ -58,6 +59,33 @@ async def test_an_update_beyond_the_norm_bound_is_refused(tmp_path, bound, accep
             assert refused.value.code == "norm"
             assert not list((tmp_path / "coordinator" / "spool").iterdir())
             assert (await send(world, alice, make_model(2.0), task)).accepted
+
+
+async def test_an_update_that_is_judged_is_not_here_yet(tmp_path, monkeypatch):
+    world = Attentive(tmp_path, metrics=(), norm_bound=1.0)
+    met = []
+
+    def judged(model, update, *rest):
+        spool = world.driver._uploads.spool(1)
+        met.append(spool.has(ALICE, 1, digest(raw)))
+        raise KeyboardInterrupt  # the process ends now
+
+    async with acting(world):
+        alice, _ = await world.joined(ALICE), await world.joined(BOB)
+        task, raw = await alice.next_task(after=0, wait=5), make_model(3.0)
+        sink = world.driver.service.open_update(ALICE, round_number=1, digest=digest(raw), size=len(raw))
+        sink.write(raw)
+        with monkeypatch.context() as patched:
+            patched.setattr(uploads, "distance", judged)
+            with pytest.raises(KeyboardInterrupt):
+                sink.commit()
+        await world.restart()
+        alice = await world.joined(ALICE)
+        report = Report(SESSION, 1, task.model, digest(raw), 10, {})
+        assert (await alice.report(report)).code == "no_update"
+        with pytest.raises(RemoteProtocolError, match="the plan allows 1"):
+            await send(world, alice, raw, task)
+    assert met == [False]
 
 
 async def test_who_has_the_round_s_model_fetches_only_what_changed(tmp_path):
