@@ -29,16 +29,20 @@ class Workshop:
         self._uploads = uploads
         self._metrics = metrics
         self._aggregator = aggregation.create(plan.strategy, dict(plan.strategy_options))
+        self._prepared: set[str] = set()
 
     def prepare(self, model: str) -> None:
-        """Put beside a model without them the tensors that the strategy carries; its first round needs them."""
-        path, extended = self._store.path(model), self._store.extended(model)
-        carried = self._plan.carried()
-        if carried == self._plan.schema or extended.exists() or not path.exists():
+        """Put beside a model without them the tensors that the strategy carries; its first round needs them.
+
+        No digest says whether what an earlier process left is whole, so each makes it anew.
+        """
+        path, own, carried = self._store.path(model), self._plan.schema, self._plan.carried()
+        if carried == own or model in self._prepared or size_of(path) == safetensors.file_size(carried):
             return
-        if size_of(path) == safetensors.file_size(self._plan.schema):
+        if self._store.heal(model) and size_of(path) == safetensors.file_size(own):
             with storage("the initial model", safetensors.file_size(carried)):
-                extend(path, extended, self._plan.schema, carried)
+                extend(path, self._store.extended(model), own, carried)
+            self._prepared.add(model)
 
     def adopt(self, order: effects.Adopt) -> None:
         """Make a participant's upload the initial model."""
@@ -51,6 +55,7 @@ class Workshop:
         """Make a round's model; returns its digest."""
         began = time.monotonic()
         spool, store, number = self._uploads.spool(order.round), self._store, order.round
+        self.prepare(order.model_before)
         given = [
             Given(spool.path(who, number, digest), weight, spool.peak(who, number, digest))
             for who, digest, weight in order.updates
