@@ -176,6 +176,30 @@ async def test_tasks_are_handed_out_when_the_clock_of_the_phase_began_anew(tmp_p
     await world.close()
 
 
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+async def test_a_clock_that_is_set_moves_no_deadline(tmp_path, monkeypatch, jump):
+    world = await started(tmp_path, round_timeout=30.0)
+    link = await world.joined(ALICE)
+    await world.joined(BOB)
+    await link.next_task(after=0, wait=5)
+    monkeypatch.setattr(time, "time", lambda real=time.time: real() + jump)
+    assert not world.driver.session.is_due(world.driver.clock())
+    assert 29.0 < (await link.next_task(after=0, wait=0)).remaining <= 30.0
+    world.driver.stop("enough")
+    assert (await world.running).reason == "enough"
+    assert json.loads((tmp_path / "coordinator" / "status.json").read_text())["phase"] == "failed"
+    await world.close()
+
+
+async def test_a_session_that_is_from_the_future_does_not_stand_still(tmp_path, monkeypatch):
+    world = await started(tmp_path, selection_timeout=0.2)
+    await world.stop()
+    monkeypatch.setattr(time, "time", lambda real=time.time: real() - 3600)
+    await world.start()
+    assert "too few" in (await asyncio.wait_for(world.running, 5)).reason
+    await world.close()
+
+
 async def test_the_tasks_clock_runs_down(tmp_path):
     world = await started(tmp_path, round_timeout=30.0)
     link = await world.joined(ALICE)

@@ -102,7 +102,7 @@ class Driver:
             self._outputs = outputs
             self._changed, self._turned = asyncio.Event(), asyncio.Event()
             self._work: effects.Aggregate | effects.Adopt | None = None
-            self._now = 0.0
+            self._ahead = time.time() - time.monotonic()
             self._resumed = False
             self.session = self._restore(plan, session_did)
             if rounds_made(self.session) == 0:
@@ -156,7 +156,7 @@ class Driver:
         Raises:
             StorageFull: the journal has no room; nothing happened.
         """
-        now = self._clock()
+        now = self.clock()
         before = self.session
         after, ordered = step(before, event, now)
         changed = after is not before and after != before
@@ -177,11 +177,15 @@ class Driver:
     def refuse(self, code: str) -> None:
         """Note that somebody was not let in."""
         self.metrics.refused(code)
-        self._log.write([{"event": "rejected", "code": code}], self._clock())
+        self._log.write([{"event": "rejected", "code": code}], self.clock())
 
     def turned(self) -> asyncio.Event:
         """Set when participants are asked something new, or the session ends, after now."""
         return self._turned
+
+    def clock(self) -> float:
+        """Unix seconds: the machine's at the start, but none before the journal's last; they pass whatever it is set to."""
+        return self._ahead + time.monotonic()
 
     def is_ready(self) -> bool:
         """Whether tasks may be handed out: after a restart only when the phase's clock began anew."""
@@ -317,29 +321,24 @@ class Driver:
         first = next(rows, None)
         self._resumed = first is not None
         if first is None:
-            now = self._clock()
-            first = (self._journal.append(now, opening), now, opening)
-        number, began, body = first
+            began = self.clock()
+            first = (self._journal.append(began, opening), began, opening)
+        number, now, body = first
         if body != opening:
             raise SettingsError("the journal is of another session or plan")
-        self._log.write([{"event": "selection_opened"}], began, number)
-        session, _ = start(plan, session_did, began)
+        self._log.write([{"event": "selection_opened"}], now, number)
+        session, _ = start(plan, session_did, now)
         for number, now, body in rows:
             event = events.from_json(body)
             before, (session, ordered) = session, step(session, event, now)
             self._log.write(story.tell(before, event, session, ordered, changed=session != before), now, number)
-            self._now = now
+        self._ahead = max(self._ahead, now - time.monotonic())
         return session
 
     def _is_due(self) -> bool:
-        return self.session.is_due(self._clock())
+        return self.session.is_due(self.clock())
 
     async def _until(self, changed: asyncio.Event, deadline: float | None) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - self._clock())):
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - self.clock())):
                 await changed.wait()
-
-    def _clock(self) -> float:
-        """Unix seconds that never go back, whatever the machine's clock does."""
-        self._now = max(self._now, time.time())
-        return self._now

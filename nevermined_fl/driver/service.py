@@ -69,6 +69,10 @@ class Conductor(Protocol):
         """Set when participants are asked something new, or the session ends, after now."""
         ...
 
+    def clock(self) -> float:
+        """Unix seconds as the session's deadlines count them."""
+        ...
+
     def is_ready(self) -> bool:
         """Whether tasks may be handed out: after a restart only when the phase's clock began anew."""
         ...
@@ -249,7 +253,7 @@ class Service:
             return Finish(session.turn + 1, str(session.phase), session.reason)
         if not session.owes(participant):
             return None
-        turn, remaining = session.turn, max(0.0, (session.deadline or 0.0) - time.time())
+        turn, remaining = session.turn, max(0.0, (session.deadline or 0.0) - self._conductor.clock())
         if session.phase is Phase.INITIALIZATION:
             return Initialize(turn, session.plan.seed, remaining)
         if session.phase is Phase.REPORTING:

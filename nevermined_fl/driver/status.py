@@ -59,7 +59,7 @@ class Status:
             now = time.monotonic()
             if self._turned.is_set() or moved != last or now - self._written > _SELDOM:
                 self._turned.clear()
-                await asyncio.to_thread(self._write, body)
+                await asyncio.to_thread(self._write, body, now)
                 last, self._written = moved, now
             await asyncio.sleep(_AT_ONCE)
             with suppress(TimeoutError):
@@ -68,7 +68,7 @@ class Status:
 
     def write(self) -> None:
         """Write it now."""
-        self._write(self.body())
+        self._write(self.body(), time.monotonic())
 
     def body(self) -> dict[str, Any]:
         """What it says."""
@@ -89,12 +89,12 @@ class Status:
             "members": [] if session.is_over() else self._watch.members(session),
         }
 
-    def _write(self, body: dict[str, Any]) -> None:
+    def _write(self, body: dict[str, Any], taken: float) -> None:
         text = json.dumps(body) + "\n"
         with self._lock:
-            if body["time"] < self._newest:
+            if taken < self._newest:
                 return  # a thread that nobody waits for any more must not undo the last word
-            self._newest = body["time"]
+            self._newest = taken
             try:
                 with storage("the status", len(text)):
                     write_atomic(self._path, text)
