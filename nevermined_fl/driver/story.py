@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl.driver.outputs import stopped_early
@@ -27,8 +28,10 @@ __all__ = ["EventLog", "tell"]
 logger = logging.getLogger(__name__)
 
 _encode = json.JSONEncoder(sort_keys=True).encode
-_MAX_REJECTED = 1000
-"""Refusals that are logged; a peer that knocks forever fills no disk."""
+_MAX_STRANGERS = 1000
+"""Refusals of all strangers together that are logged; a peer that knocks forever fills no disk."""
+_MAX_OF_ONE = 100
+"""Refusals of one participant that are logged, however many strangers knock."""
 
 _QUIET = frozenset({"joined", "left", "update_accepted"})
 _WARNINGS = frozenset({"rejected", "update_rejected", "failed", "round_repeated", "update_lost", "rolled_back"})
@@ -116,7 +119,7 @@ class EventLog:
     def __init__(self, path: Path, session: str, on_event: Callable[[Line], None] | None) -> None:
         self._session = session
         self._on_event = on_event
-        self._rejected = 0
+        self._rejected: Counter[str] = Counter()
         self._waiting = b""
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self._end, self._last = _sound(path)
@@ -126,10 +129,8 @@ class EventLog:
         """Append the lines of one step in one piece, unless they are there already."""
         if not lines or (number is not None and number <= self._last):
             return
-        if number is None:
-            self._rejected += 1
-            if self._rejected > _MAX_REJECTED:
-                return
+        if number is None and self._is_enough(lines[0].get("participant", "")):
+            return
         mark = {} if number is None else {"n": number}
         whole = [{"time": round(now, 3), "session": self._session} | line | mark for line in lines]
         self._append("".join(f"{_encode(line)}\n" for line in whole).encode())
@@ -144,6 +145,11 @@ class EventLog:
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._handle)
+
+    def _is_enough(self, participant: str) -> bool:
+        """Whether of this one's refusals, or of all strangers', as many were logged as may be."""
+        self._rejected[participant] += 1
+        return self._rejected[participant] > (_MAX_OF_ONE if participant else _MAX_STRANGERS)
 
     def _append(self, raw: bytes) -> None:
         raw = self._waiting + raw
