@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import logging
 from contextlib import suppress
 
 import httpx
 import pytest
-from transport_worlds import ALICE, SESSION, HttpWorld, digest, make_certificate, make_model
+from transport_worlds import ALICE, BOB, SESSION, HttpWorld, digest, make_certificate, make_model
 
 from nevermined_fl.errors import (
     Conflict,
@@ -21,7 +23,9 @@ from nevermined_fl.errors import (
     TransportError,
     Unauthenticated,
 )
-from nevermined_fl.messages import MAX_MESSAGE_BYTES, JoinRequest, Wait
+from nevermined_fl.messages import MAX_MESSAGE_BYTES, JoinRequest, Wait, encode
+from nevermined_fl.tokens.statement import MAX_TOKEN_CHARACTERS
+from nevermined_fl.spool import Sink
 from nevermined_fl.transports.http.client import HttpLink, fingerprint_of, pinned_context
 from nevermined_fl.transports.http.server import HttpServer, server_context
 from nevermined_fl.transports.http.wire import error_answer, error_of
@@ -103,6 +107,31 @@ async def test_a_message_that_is_too_long_is_not_read(raw):
     assert (await raw.post("/v1/join", content=unannounced())).status_code == 413
 
 
+async def test_a_stranger_is_read_no_further_than_a_token_and_a_proof_are_long(raw):
+    async def unannounced():
+        for _ in range(5):
+            yield b" " * 65536
+
+    assert (await raw.post("/v1/join", content=b" " * 300_000)).status_code == 413
+    assert (await raw.post("/v1/join", content=unannounced())).status_code == 413
+    longest = encode(JoinRequest("t" * MAX_TOKEN_CHARACTERS, "p" * 2000))
+    assert (await raw.post("/v1/join", content=longest)).json()["error"] != "too_large"
+
+
+async def test_a_header_that_is_not_utf_8_is_a_strangers(world, raw, caplog):
+    for path in ("/v1/tasks", "/v1/metrics"):
+        answer = await raw.get(path, headers={"Authorization": b"Bearer \xff\xfe"})
+        assert answer.status_code == 401
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("asked", ["bytes=x-", "bytes=9-2", "lines=1-", "bytes=-", "bytes=99999999999-"])
+async def test_a_range_that_makes_no_sense_is_not_satisfiable(world, raw, asked):
+    link = await world.joined(ALICE)
+    url = f"/v1/models/{world.plan.initial_model}"
+    assert (await raw.get(url, headers=link._headers | {"Range": asked})).status_code == 416
+
+
 async def test_another_version_is_refused(raw):
     answer = await raw.post("/v1/join", content=b'{"v":2,"type":"join","token":"t","proof":"p"}')
     assert (answer.status_code, answer.json()["error"]) == (400, "version")
@@ -130,6 +159,28 @@ async def test_an_upload_says_its_length_and_goes_on_where_the_coordinator_is(wo
     assert (part.status_code, part.headers["Upload-Offset"]) == (204, "1000")
     rest = await raw.put(url, headers=who | {"Upload-Offset": "1000"}, content=body[1000:])
     assert (rest.status_code, rest.headers["Upload-Offset"]) == (204, str(len(body)))
+
+
+async def test_the_end_of_a_large_update_is_taken_in_beside_the_loop(world, monkeypatch):
+    link, _ = await world.joined(ALICE), await world.joined(BOB)
+    model, met = make_model(2.0), []
+    monkeypatch.setattr(Sink, "write", noted(Sink.write, met))
+    monkeypatch.setattr(Sink, "commit", noted(Sink.commit, met))
+    await world.upload_part(link, 1, ALICE, model, len(model) - 1000)
+    (world.folder / "update").write_bytes(model)
+    await link.send_update(round_number=1, digest=digest(model), path=world.folder / "update")
+    assert world.driver._uploads.has(ALICE, 1, digest(model))
+    assert threading.main_thread() not in met
+
+
+def noted(method, met):
+    """The method, and in which thread it ran."""
+
+    def called(*arguments):
+        met.append(threading.current_thread())
+        return method(*arguments)
+
+    return called
 
 
 async def test_a_model_is_fetched_on_from_where_it_broke_off(world, tmp_path):

@@ -29,7 +29,7 @@ async def send_file(request: web.Request, path: Path) -> web.StreamResponse:
     Raises:
         NotFound: it went since it was named.
     """
-    start = request.http_range.start or 0
+    start = _start(request)
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError as error:
@@ -52,6 +52,13 @@ async def send_file(request: web.Request, path: Path) -> web.StreamResponse:
                 request.transport.abort()  # half a body is not followed by an answer
             raise
     return response
+
+
+def _start(request: web.Request) -> int:
+    try:
+        return request.http_range.start or 0
+    except ValueError as error:
+        raise web.HTTPRequestRangeNotSatisfiable from error
 
 
 async def _hand_over(request: web.Request, response: web.StreamResponse, handle: int, position: int, size: int) -> None:

@@ -58,6 +58,8 @@ _READ_AHEAD = 64 * 1024
 _LINGER = 2.0
 """Seconds for which the rest of a refused body is thrown away, so that an honest peer gets to read why."""
 _SMALL_BODY = MAX_MESSAGE_BYTES
+_JOIN_BODY = 160 * 1024
+"""The longest token and a proof: a thousand strangers may each have as much in our memory."""
 # A connection whose other end vanished is noticed within minutes; accepted sockets inherit these.
 _SOCKET_OPTIONS = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -185,13 +187,13 @@ class HttpServer:
 
     async def _scrape(self, request: web.Request) -> web.Response:
         scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-        is_right = secrets.compare_digest(bearer.encode(), self._metrics_bearer.encode())
+        is_right = secrets.compare_digest(_bytes(bearer), self._metrics_bearer.encode())
         if scheme != "Bearer" or not bearer or not is_right:
             raise Unauthenticated("metrics are for whoever holds their bearer", check="bearer")
         return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _join(self, request: web.Request) -> web.Response:
-        message = decode(await _small_body(request), JoinRequest)
+        message = decode(await _small_body(request, _JOIN_BODY), JoinRequest)
         assert isinstance(message, JoinRequest)
         joined = await self._service.join(message)
         self._bearers = {b: p for b, p in self._bearers.items() if p != joined.participant}
@@ -314,13 +316,16 @@ def _refusal(request: web.Request, status: int, body: dict[str, str]) -> web.Res
     return answer
 
 
-async def _small_body(request: web.Request) -> bytes:
-    if (request.content_length or 0) > _SMALL_BODY:
-        raise DecodeError(f"a message has at most {_SMALL_BODY} bytes", code="too_large")
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise DecodeError(f"a message has at most {_SMALL_BODY} bytes", code="too_large") from error
+async def _small_body(request: web.Request, most: int = _SMALL_BODY) -> bytes:
+    too_large = DecodeError(f"such a message has at most {most} bytes", code="too_large")
+    if (request.content_length or 0) > most:
+        raise too_large
+    body = bytearray()
+    async for block in request.content.iter_any():  # also what does not say its length
+        body += block
+        if len(body) > most:
+            raise too_large
+    return bytes(body)
 
 
 def _answer(message: Message) -> web.Response:
@@ -345,7 +350,12 @@ def _float(text: str | None) -> float:
 
 def _hash(bearer: str) -> str:
     # Looked up by digest: the time that a look-up takes says nothing about a bearer.
-    return hashlib.sha256(bearer.encode()).hexdigest()
+    return hashlib.sha256(_bytes(bearer)).hexdigest()
+
+
+def _bytes(header: str) -> bytes:
+    """A header as it came: a stranger's need not be UTF-8."""
+    return header.encode("utf-8", "surrogateescape")
 
 
 def _listen(host: str, port: int) -> socket.socket:
