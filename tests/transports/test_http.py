@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import logging
+import threading
 from contextlib import suppress
 
 import httpx
@@ -24,8 +24,8 @@ from nevermined_fl.errors import (
     Unauthenticated,
 )
 from nevermined_fl.messages import MAX_MESSAGE_BYTES, JoinRequest, Wait, encode
-from nevermined_fl.tokens.statement import MAX_TOKEN_CHARACTERS
 from nevermined_fl.spool import Sink
+from nevermined_fl.tokens.statement import MAX_TOKEN_CHARACTERS
 from nevermined_fl.transports.http.client import HttpLink, fingerprint_of, pinned_context
 from nevermined_fl.transports.http.server import HttpServer, server_context
 from nevermined_fl.transports.http.wire import error_answer, error_of

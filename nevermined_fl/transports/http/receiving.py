@@ -18,7 +18,7 @@ from weakref import WeakSet
 from nevermined_fl.errors import TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from concurrent.futures import Executor
 
     from aiohttp import web
@@ -30,7 +30,10 @@ __all__ = ["Receiver"]
 _IDLE = 60.0
 _MOMENT = 0.25
 _AT_ONCE = 512 * 1024
-"""A body of at most so many bytes is taken in without a thread: that would cost more than the digest."""
+"""An update of at most so many bytes is taken in without a thread: that would cost more than the digest.
+
+The end of a larger one is not: what came before may be read again with it, and the whole is judged.
+"""
 _BLOCK = 1 << 20
 _SMALLEST = 16 * 1024
 _BUDGET = 24 << 20
@@ -51,15 +54,14 @@ class Receiver:
     async def receive(self, request: web.Request, sink: UpdateSink, total: int) -> None:
         """Put the body into the sink and commit it when all is there."""
         length = request.content_length or 0
+        run = _at_once if total <= _AT_ONCE else self._run
         if length <= _AT_ONCE:
-            await _receive_small(request, sink, length)
-            if sink.offset == total:
-                sink.commit()
-            return
-        async with self._blocks() as blocks:
-            await self._receive_large(request, sink, length, blocks)
+            await _receive_small(request, sink, length, run)
+        else:
+            async with self._blocks() as blocks:
+                await self._receive_large(request, sink, length, blocks)
         if sink.offset == total:
-            await self._run(sink.commit)
+            await run(sink.commit)
 
     async def _receive_large(
         self, request: web.Request, sink: UpdateSink, length: int, blocks: tuple[memoryview, memoryview]
@@ -186,7 +188,13 @@ class Intake(asyncio.BufferedProtocol):
         return block
 
 
-async def _receive_small(request: web.Request, sink: UpdateSink, length: int) -> None:
+async def _at_once(work: Callable[..., None], *arguments: object) -> None:
+    work(*arguments)
+
+
+async def _receive_small(
+    request: web.Request, sink: UpdateSink, length: int, run: Callable[..., Awaitable[None]]
+) -> None:
     block, count = memoryview(bytearray(length)), 0
     try:
         while chunk := await _chunk(request):
@@ -194,7 +202,7 @@ async def _receive_small(request: web.Request, sink: UpdateSink, length: int) ->
             count += len(chunk)
     finally:
         if count:
-            sink.write(block[:count])
+            await run(sink.write, block[:count])
 
 
 async def _chunk(request: web.Request) -> bytes:
