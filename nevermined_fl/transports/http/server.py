@@ -30,6 +30,7 @@ from nevermined_fl.errors import (
     Unauthenticated,
 )
 from nevermined_fl.messages import MAX_MESSAGE_BYTES, JoinRequest, decode, encode
+from nevermined_fl.transports.http.door import Door
 from nevermined_fl.transports.http.guests import Guests
 from nevermined_fl.transports.http.receiving import Receiver
 from nevermined_fl.transports.http.sending import send_file
@@ -49,7 +50,6 @@ logger = logging.getLogger(__name__)
 _GREETING = 60.0
 _STRANGERS = 1000
 _SWEEP = 1.0
-_HANDSHAKE = 15.0
 _KEPT = 300.0
 """Seconds for which a connection may be idle: who trains longer dials again."""
 _BACKLOG = 1024
@@ -105,7 +105,7 @@ class HttpServer:
         self._guests = Guests(greeting=greeting, strangers=strangers)
         self._nap = min(_SWEEP, greeting / 2)
         self._sweeping: asyncio.Task[None] | None = None
-        self._listening: asyncio.Server | None = None
+        self._door: Door | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="receive")
         self._receiver = Receiver(self._threads)
         self._status = status
@@ -149,15 +149,9 @@ class HttpServer:
         assert self._runner.server is not None
         try:
             sock = _listen(host, port)
-            self._listening = await asyncio.get_running_loop().create_server(
-                self._runner.server,
-                sock=sock,
-                ssl=context,
-                backlog=_BACKLOG,
-                ssl_handshake_timeout=_HANDSHAKE if context else None,
-            )
         except OSError as error:
             raise TransportError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        self._door = Door(sock, self._runner.server, context)
         self._sweeping = asyncio.ensure_future(self._sweep())
         found: int = sock.getsockname()[1]
         return found
@@ -166,8 +160,8 @@ class HttpServer:
         """Stop listening and let go of connections."""
         if self._sweeping is not None:
             self._sweeping.cancel()
-        if self._listening is not None:
-            self._listening.close()
+        if self._door is not None:
+            await self._door.close()
         await self._runner.cleanup()
         self._threads.shutdown(wait=False)
 
@@ -366,6 +360,8 @@ def _listen(host: str, port: int) -> socket.socket:
         for level, option, value in _SOCKET_OPTIONS:
             sock.setsockopt(level, option, value)
         sock.bind(address)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
     except OSError:
         sock.close()
         raise
