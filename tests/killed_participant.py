@@ -24,6 +24,7 @@ from nevermined_fl.errors import NotFound
 from nevermined_fl.files import sha256_bytes, sha256_file
 from nevermined_fl.messages import Evaluate, Finish, Joined, Train, Verdict
 from nevermined_fl.participant import Credentials, Participant
+from nevermined_fl.session import draw
 from nevermined_fl.tokens import JobKey
 from nevermined_fl.trainers.child import Measured, Trained
 
@@ -74,7 +75,7 @@ class Coordinator:
             return Finish(turn, "finished")
         if is_evaluation:
             return Evaluate(turn, number, self.digest(number), 60.0)
-        return Train(turn, number, self.digest(number - 1), 70 + number, 60.0)
+        return Train(turn, number, self.digest(number - 1), draw.training_seed(PLAN, number, ME), 60.0)
 
     async def fetch_model(self, digest, into):
         assert digest == self.digest(0), "a model that is one change away was fetched whole"

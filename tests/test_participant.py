@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from federation import did
+from federation import did, make_plan
 
 from nevermined_fl import precision
 from nevermined_fl.codecs import safetensors
 from nevermined_fl.errors import NotFound, RemoteProtocolError, TrainerError, TransportError, Unauthenticated
 from nevermined_fl.files import sha256_file
-from nevermined_fl.messages import Evaluate, Finish, Initialize, Joined, Train, Verdict, Wait
+from nevermined_fl.messages import Evaluate, Evaluated, Finish, Initialize, Joined, Report, Train, Verdict, Wait
 from nevermined_fl.participant import Credentials, Participant
 from nevermined_fl.participant.beside import Overtaken, work_on
 from nevermined_fl.participant.keep import Keep, Kept
 from nevermined_fl.participant.models import Models
+from nevermined_fl.session import draw
 from nevermined_fl.tokens import JobKey
 from nevermined_fl.trainers.child import Measured, Trained
 
-from transport_worlds import SESSION, WORLDS, World, digest, make_model  # isort: skip
+from transport_worlds import ALICE, BOB, SESSION, WORLDS, World, digest, make_model  # isort: skip
 
 ME = did("me")
 UPDATE = make_model(4.0)
@@ -98,8 +100,12 @@ def plan(tmp_path):
     return World(tmp_path).plan
 
 
-def train(number):
-    return Train(2 * number, number, digest(make_model(1.0)), 7, 60.0)
+def seed(number, attempt=0):
+    return draw.training_seed(make_plan((ALICE, BOB), make_model(1.0)), number, ME, attempt)
+
+
+def train(number, attempt=0, model=1.0):
+    return Train(2 * number, number, digest(make_model(model)), seed(number, attempt), 60.0, attempt)
 
 
 END = Finish(99, "finished")
@@ -139,7 +145,7 @@ async def test_who_is_asked_again_after_a_restart_offers_what_it_kept(plan, tmp_
 async def test_a_kept_update_that_is_damaged_or_of_another_round_is_trained_again(plan, tmp_path):
     trainer = Trainer()
     await participant(plan, Script(plan, [train(1), END]), trainer, tmp_path).run()
-    (tmp_path / "job" / "kept" / "1-7.update").write_bytes(UPDATE[:-1])
+    (tmp_path / "job" / "kept" / f"1-{seed(1)}.update").write_bytes(UPDATE[:-1])
     await participant(plan, Script(plan, [train(1), END]), trainer, tmp_path).run()
     await participant(plan, Script(plan, [train(2), END]), trainer, tmp_path).run()
     (tmp_path / "job" / "kept" / "kept.json").write_text("{}")
@@ -184,13 +190,9 @@ async def test_an_algorithm_that_failed_is_told_to_the_coordinator_as_leaving(pl
     assert told(tmp_path) == ["joined", "algorithm_failed"]
 
 
-def again(number, seed):
-    return Train(2 * number, number, digest(make_model(1.0)), seed, 60.0)
-
-
-async def test_the_same_round_again_is_answered_from_what_is_kept_and_another_attempt_trained(plan, tmp_path):
-    trainer = Trainer()
-    link = Script(plan, [again(1, 7), again(1, 7), again(1, 8), again(1, 8), END])
+async def test_the_same_round_again_is_answered_from_what_is_kept_and_another_attempt_trained(tmp_path):
+    trainer, plan = Trainer(), World(tmp_path, repeats=1).plan
+    link = Script(plan, [train(1), train(1), train(1, 1), train(1, 1), END])
     await participant(plan, link, trainer, tmp_path).run()
     assert trainer.fits == 2
     assert len([heard for heard in link.heard if isinstance(heard, tuple)]) == 4
@@ -212,6 +214,41 @@ async def test_more_than_was_bought_is_not_done(plan, tmp_path):
     assert await participant(plan, link, trainer, tmp_path).run() == END
     assert (trainer.fits, link.heard) == (0, [])
     assert told(tmp_path) == ["joined", "refused", "refused", "refused", "over"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        replace(train(1), seed=8),
+        replace(train(1), attempt=1, seed=seed(1, 1)),
+        replace(train(1), round=0, seed=seed(0)),
+        Evaluate(3, 1, digest(UPDATE), 60.0),  # every second round is evaluated
+    ],
+)
+async def test_another_seed_attempt_or_evaluation_than_the_plans_is_refused(tmp_path, asked):
+    trainer, plan = Trainer(), World(tmp_path, evaluate_every=2).plan
+    link = Script(plan, [asked, END])
+    await participant(plan, link, trainer, tmp_path).run()
+    assert (trainer.fits, link.heard) == (0, [])
+    assert told(tmp_path) == ["joined", "refused", "over"]
+
+
+class Many(Script):
+    """Has every model."""
+
+    async def fetch_model(self, name, into):
+        into.write_bytes(next(raw for raw in map(make_model, range(1, 9)) if digest(raw) == name))
+
+
+async def test_a_round_is_asked_for_with_other_models_a_few_times_alone(plan, tmp_path):
+    """A coordinator that lost models may ask so; one that wants more looks at the data may not, restarted or not."""
+    trainer, models = Trainer(), [float(number) for number in range(1, 9)]
+    measure = [Evaluate(3, 1, digest(make_model(value)), 60.0) for value in models]
+    for asked in (models[:2], models[:5], models):
+        tasks = [task for value in asked for task in (train(1, model=value), measure[int(value) - 1])]
+        await participant(plan, link := Many(plan, [*tasks, END]), trainer, tmp_path).run()
+        assert len([heard for heard in link.heard if isinstance(heard, Evaluated)]) == min(3, len(asked))
+    assert len({report.model for report in link.heard if isinstance(report, Report)}) == 3
 
 
 async def test_the_first_model_is_made_once_and_travels_as_an_update_of_round_0(tmp_path):
@@ -256,19 +293,19 @@ class Work:
         return "done"
 
 
-@pytest.mark.parametrize("other", [END, train(2), again(1, 8), Evaluate(3, 1, digest(UPDATE), 60.0)])
+@pytest.mark.parametrize("other", [END, train(2), train(1, 1), Evaluate(3, 1, digest(UPDATE), 60.0)])
 async def test_work_that_nobody_waits_for_is_ended(other):
     """The round closed without us, or began again, or everything is over."""
     work, link = Work(), Polled(Wait(0), other)
     with pytest.raises(Overtaken) as caught:
-        await work_on(again(1, 7), work.run(), link, grace=0)
+        await work_on(train(1), work.run(), link, grace=0)
     assert (caught.value.task, work.cancelled) == (other, True)
 
 
 async def test_work_goes_on_when_the_same_is_asked_again_or_the_coordinator_is_away():
     """It asks again when it lost somebody else's update."""
     work = Work()
-    same = Train(9, 1, digest(make_model(1.0)), 7, 30.0)
+    same = Train(9, 1, digest(make_model(1.0)), seed(1), 30.0)
 
     class Away(Polled):
         async def next_task(self, *, after, wait):
@@ -277,7 +314,7 @@ async def test_work_goes_on_when_the_same_is_asked_again_or_the_coordinator_is_a
             return await super().next_task(after=after, wait=wait)
 
     link = Away(same, TransportError("no answer"))
-    assert await work_on(again(1, 7), work.run(), link, grace=0) == "done"
+    assert await work_on(train(1), work.run(), link, grace=0) == "done"
     assert link.afters == [2, 9]
 
 
@@ -286,7 +323,7 @@ async def test_short_work_asks_nobody():
         return 5
 
     link = Polled()
-    assert await work_on(again(1, 7), work(), link) == 5
+    assert await work_on(train(1), work(), link) == 5
     assert link.afters == []
 
 

@@ -26,11 +26,11 @@ from nevermined_fl.errors import (
 from nevermined_fl.files import append_line, storage
 from nevermined_fl.messages import Evaluate, Evaluated, Finish, Initialize, JoinRequest, Report, Train, Wait
 from nevermined_fl.participant.beside import Overtaken, work_on
+from nevermined_fl.participant.bought import Bought
 from nevermined_fl.participant.keep import Keep, Kept
 from nevermined_fl.participant.making import finish
 from nevermined_fl.participant.models import Models
 from nevermined_fl.session import Plan
-from nevermined_fl.session.plan import FROM_PARTICIPANT
 from nevermined_fl.tokens import make_join_proof
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Participant:
         credentials: who it is.
         link: to the coordinator.
         trainer: the buyer's code behind the gate.
-        folder: its own: ``kept`` updates, ``models``, events.
+        folder: its own: ``kept`` updates, ``models``, what was ``asked``, events.
         on_event: hears every structured event.
     """
 
@@ -92,6 +92,7 @@ class Participant:
         self._on_event = on_event
         self._models = Models(folder / "models", plan, link)
         self._keep = Keep(folder / "kept")
+        self._bought = Bought(folder / "asked.json", plan, credentials.participant)
 
     async def run(self) -> Finish:
         """Take part until the session is over.
@@ -166,8 +167,8 @@ class Participant:
         """
         number = getattr(task, "round", 0)
         try:
-            self._judge(task, number)
             with storage("the participant's disk"):
+                self._bought.judge(task)
                 await self._do(task)
         except Overtaken as overtaken:
             self._tell("round_missed", round=number)
@@ -183,12 +184,6 @@ class Participant:
             await self.leave()
             raise
         return None
-
-    def _judge(self, task: Train | Evaluate | Initialize, number: int) -> None:
-        """Refuse what was not bought: every answer is a look at the data."""
-        bought = self._plan.initial_model == FROM_PARTICIPANT
-        if number > self._plan.rounds or (isinstance(task, Initialize) and not bought):
-            raise RemoteProtocolError("the coordinator asks for more than its plan says", code="other_plan")
 
     async def _do(self, task: Train | Evaluate | Initialize) -> None:
         match task:
