@@ -13,7 +13,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nevermined_fl.driver import outputs, story
 from nevermined_fl.driver.keeper import Keeper, rounds_made
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from nevermined_fl.session.state import Round
 
 __all__ = ["Driver", "Outcome"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -263,15 +265,24 @@ class Driver:
 
     async def _recover(self) -> None:
         """What is damaged is made again, and what may not have been done is done."""
-        while found := await asyncio.to_thread(damages, self.session, self._store, self._uploads, self._outputs):
+        while found := await self._with_room(damages, self.session, self._store, self._uploads, self._outputs):
             if events.RolledBack(1) in found:
-                await asyncio.to_thread(self._take_in_initial)
+                await self._with_room(self._take_in_initial)
             for event in found:
                 await self._say(event)
         await asyncio.to_thread(outputs.drop_damaged, self.session, self._outputs)
         await self._say(events.Restarted())
         self._resumed = False
         self._wake_pollers()
+
+    async def _with_room(self, work: Callable[..., T], *arguments: object) -> T:
+        """Do it in a thread, and again as long as there is no room for it."""
+        while True:
+            try:
+                return await asyncio.to_thread(work, *arguments)
+            except StorageFull as full:
+                self._uploads.make_room()
+                await self._room.wait(full, until=self._is_over)
 
     def _take_in_initial(self) -> None:
         """The model that the first round trains; it is not kept for longer."""
@@ -293,7 +304,7 @@ class Driver:
                 made = events.Aggregated(order.round, await asyncio.to_thread(self._workshop.fold, order))
         except StorageFull as full:
             self._uploads.make_room()
-            await self._room.wait(full, until=self.session.is_over)
+            await self._room.wait(full, until=self._is_over)
             return
         except SessionFailed as error:
             number = order.round if isinstance(order, effects.Aggregate) else 0
@@ -334,6 +345,9 @@ class Driver:
             self._log.write(story.tell(before, event, session, ordered, changed=session != before), now, number)
         self._ahead = max(self._ahead, now - time.monotonic())
         return session
+
+    def _is_over(self) -> bool:
+        return self.session.is_over()
 
     def _is_due(self) -> bool:
         return self.session.is_due(self.clock())

@@ -42,7 +42,8 @@ def write(session: Session, store: Store, folder: Path) -> str:
         StorageFull: there is no room; nothing looks published.
     """
     digest = ""
-    folder.mkdir(parents=True, exist_ok=True)
+    with storage("the outputs"):
+        folder.mkdir(parents=True, exist_ok=True)
     if session.phase is Phase.FINISHED:
         keep_checkpoints(session, store, folder)
         # What is whole stays: the store's copy has outlived its second one and may be damaged by now.
@@ -91,7 +92,8 @@ def keep_checkpoints(session: Session, store: Store, folder: Path) -> None:
     for done in session.history[-2:] if every else ():
         into = _checkpoint(folder, done.number)
         if done.number % every == 0 and not into.exists() and store.path(done.model).exists():
-            into.parent.mkdir(parents=True, exist_ok=True)
+            with storage("the checkpoints"):
+                into.parent.mkdir(parents=True, exist_ok=True)
             try:
                 publish(store.path(done.model), session.plan, into)
             except DecodeError as error:

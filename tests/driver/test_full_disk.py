@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import resource
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-from driver_world import Attentive, acting, reached, run_whole
+from driver_world import Acting, Attentive, acting, reached, run_whole
 from transport_worlds import ALICE, BOB, SESSION, digest, make_model
 
 from nevermined_fl.driver.room import Room
@@ -81,6 +84,19 @@ async def test_a_fold_without_room_waits_says_so_and_goes_on(tmp_path, caplog):
     assert line.session == SESSION
 
 
+async def test_a_fold_that_waits_for_room_ends_with_the_session(tmp_path, monkeypatch, caplog):
+    world = Attentive(tmp_path, **PLAN)
+    async with acting(world):
+        first, second = await both_uploaded(world)
+        await first()
+        monkeypatch.setattr(world.driver._room, "_fits", lambda: False)
+        with limited(300_000):
+            await second()
+            await said(caplog)
+        world.driver.stop("enough")
+        assert (await asyncio.wait_for(world.running, 10)).reason == "enough"
+
+
 async def test_a_report_that_cannot_be_written_down_has_not_happened_and_is_welcome_later(tmp_path):
     world = Attentive(tmp_path, **PLAN)
     async with acting(world):
@@ -136,6 +152,48 @@ def events_of(folder):
 def make(folder):
     folder.mkdir()
     return folder
+
+
+async def test_a_damaged_model_is_healed_when_there_is_room_for_it(tmp_path, caplog):
+    world = Attentive(tmp_path, rounds=2, metrics=())
+    async with acting(world) as actors:
+        actors.hold(BOB, 2)
+        actors.begin()
+        await reached(world, lambda session: session.round == 2)
+        await world.driver._keeper.settled()
+        await actors.end()
+        model = world.driver._store.path(world.driver.session.model)
+        await world.stop()
+        os.truncate(model, 100)
+        with limited(300_000):
+            await world.start()
+            await asyncio.wait_for(said(caplog), 10)
+            assert not world.running.done()
+        again = Acting(world)
+        again.begin()
+        outcome = await world.running
+        await again.end()
+    assert outcome.finished
+
+
+async def test_folders_without_room_are_made_when_there_is(tmp_path, monkeypatch, caplog):
+    refused = {"checkpoints", "outputs"}
+
+    def mkdir(path, *arguments, made=Path.mkdir, **options):
+        if path.name in refused:
+            refused.discard(path.name)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        made(path, *arguments, **options)
+
+    world = Attentive(tmp_path, checkpoint_every=1, **PLAN)
+    async with acting(world) as actors:
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+        actors.begin()
+        outcome = await world.running
+    assert outcome.finished
+    assert not refused
+    assert full_lines(caplog)
+    assert (tmp_path / "outputs" / "checkpoints" / "round-1.safetensors").exists()
 
 
 async def test_outputs_without_room_are_not_published_until_there_is(tmp_path, caplog):
