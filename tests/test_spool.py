@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 
 import numpy as np
 import pytest
 
 from nevermined_fl.codecs import safetensors
 from nevermined_fl.codecs.schema import TensorSchema
-from nevermined_fl.errors import DecodeError, RemoteProtocolError, TransportError
+from nevermined_fl.errors import DecodeError, RemoteProtocolError, StorageFull, TransportError
 from nevermined_fl.spool import Spool
 
 TENSORS = {
@@ -290,3 +292,21 @@ def test_who_starts_anew_while_it_is_judged_is_not_held_up_and_judged_as_well(sp
     again.commit()
     assert len(met) == 2
     assert spool.has("alice", 1, digest(raw))
+
+
+def test_a_count_that_finds_no_room_is_a_full_disk_and_the_upload_goes_on(spool, monkeypatch):
+    raw = body()
+    sink = spool.open("alice", 1, digest(raw), len(raw))
+
+    def pwrite(handle, block, position, write=os.pwrite):
+        if position >= len(raw):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, block, position)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", pwrite)
+        with pytest.raises(StorageFull):
+            sink.write(raw[:1000])
+    sink.write(raw[sink.offset :])
+    sink.commit()
+    assert spool.verify("alice", 1, digest(raw))

@@ -108,7 +108,8 @@ class Sink:
                 self._take_in(memoryview(block))
             except DecodeError as error:
                 self._fail(error)
-            os.pwrite(self._handle, self._offset.to_bytes(_COUNT, "little"), _count_at(self._size))
+            with storage("an update cannot be stored", _COUNT):
+                os.pwrite(self._handle, self._offset.to_bytes(_COUNT, "little"), _count_at(self._size))
 
     def commit(self) -> None:
         """Keep what came if it is what its digest names; what is wrong or refused is dropped, what is short stays."""
