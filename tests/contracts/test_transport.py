@@ -141,7 +141,7 @@ async def test_a_coordinator_that_is_restarted_amid_an_upload_loses_nothing(worl
     await world.upload_part(alice, 1, ALICE, raw, 300_001)
     await world.restart()
     alice = await world.joined(ALICE)
-    again = await alice.next_task(after=0, wait=0)
+    again = await alice.next_task(after=0, wait=5)
     assert (again.seq, again.round, again.model, again.seed) == (task.seq, task.round, task.model, task.seed)
     sink = world.driver.service.open_update(ALICE, round_number=1, digest=digest(raw), size=len(raw))
     assert sink.offset == 300_001
