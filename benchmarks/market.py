@@ -20,7 +20,7 @@ from nevermined_fl.errors import RequestError
 from nevermined_fl.keys import KeyAccount
 from nevermined_fl.launcher.admission import admit
 from nevermined_fl.launcher.order import Order, RemoteFile
-from nevermined_fl.launcher.sockets import bind_unix
+from nevermined_fl.launcher.sockets import bound_unix
 from nevermined_fl.tokens import make_join_token
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class AdmissionServer(threading.Thread):
         application.router.add_post("/admissions", self._answer)
         runner = web.AppRunner(application, access_log=None)
         self._loop.run_until_complete(runner.setup())
-        self._loop.run_until_complete(web.SockSite(runner, bind_unix(self._path)).start())
+        self._loop.run_until_complete(_listen(runner, self._path))
         self._ready.set()
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
@@ -126,3 +126,8 @@ class AdmissionServer(threading.Thread):
         return web.json_response(
             {"participant": found.participant, "agreement": found.agreement, "thumbprint": found.thumbprint}
         )
+
+
+async def _listen(runner: web.AppRunner, path: Path) -> None:
+    with bound_unix(path) as sock:
+        await web.SockSite(runner, sock).start()

@@ -18,7 +18,7 @@ async def started(tmp_path, **plan):
 
 
 async def contribute(world, link, value, examples):
-    task = await link.next_task(after=0, wait=5)
+    task = await link.next_task(after=0, wait=30)
     assert isinstance(task, Train)
     raw = make_model(value)
     path = world.folder / digest(raw)[7:]
@@ -88,7 +88,7 @@ async def test_a_straggler_is_left_behind_and_asked_again(tmp_path):
     world = await started(tmp_path, min_participants=1, round_timeout=0.5, metrics=())
     alice, bob = await world.joined(ALICE), await world.joined(BOB)
     assert (await contribute(world, alice, 2.0, 10)).accepted
-    task = await bob.next_task(after=1, wait=5)
+    task = await bob.next_task(after=1, wait=30)
     assert (task.round, world.driver.session.history[0].updates[0].participant) == (2, ALICE)
     assert len(world.driver.session.history[0].updates) == 1
     await world.close()
@@ -170,7 +170,7 @@ async def test_tasks_are_handed_out_when_the_clock_of_the_phase_began_anew(tmp_p
     world.running.cancel()  # participants may come before the driver runs
     link = await world.joined(ALICE)
     assert isinstance(await link.next_task(after=0, wait=0), Wait)
-    waiting = asyncio.create_task(link.next_task(after=0, wait=5))
+    waiting = asyncio.create_task(link.next_task(after=0, wait=30))
     world.running = asyncio.create_task(world.driver.run(farewell=0.0))
     assert (await waiting).remaining > 29.0
     await world.close()
@@ -181,7 +181,7 @@ async def test_a_clock_that_is_set_moves_no_deadline(tmp_path, monkeypatch, jump
     world = await started(tmp_path, round_timeout=30.0)
     link = await world.joined(ALICE)
     await world.joined(BOB)
-    await link.next_task(after=0, wait=5)
+    await link.next_task(after=0, wait=30)
     monkeypatch.setattr(time, "time", lambda real=time.time: real() + jump)
     assert not world.driver.session.is_due(world.driver.clock())
     assert 29.0 < (await link.next_task(after=0, wait=0)).remaining <= 30.0
@@ -204,7 +204,7 @@ async def test_the_tasks_clock_runs_down(tmp_path):
     world = await started(tmp_path, round_timeout=30.0)
     link = await world.joined(ALICE)
     await world.joined(BOB)
-    task = await link.next_task(after=0, wait=5)
+    task = await link.next_task(after=0, wait=30)
     assert 29.0 < task.remaining <= 30.0
     assert not isinstance(task, Evaluate)
     await world.close()

@@ -37,7 +37,7 @@ async def contribute(world, link, task, raw, examples):
 
 async def both(world):
     links = [await world.joined(ALICE), await world.joined(BOB)]
-    return [(link, await link.next_task(after=0, wait=5)) for link in links]
+    return [(link, await link.next_task(after=0, wait=30)) for link in links]
 
 
 async def test_a_session_from_joining_to_its_end_with_every_task_in_order(world):
@@ -47,7 +47,7 @@ async def test_a_session_from_joining_to_its_end_with_every_task_in_order(world)
     seqs = [0, 0]
     for number in (1, 2):
         for index, (value, examples) in enumerate([(2.0, 10), (6.0, 30)]):
-            task = await links[index].next_task(after=seqs[index], wait=5)
+            task = await links[index].next_task(after=seqs[index], wait=30)
             assert isinstance(task, Train)
             assert task.round == number
             seqs[index] = task.seq
@@ -55,14 +55,14 @@ async def test_a_session_from_joining_to_its_end_with_every_task_in_order(world)
             raw = make_model(value * number)
             await contribute(world, links[index], task, raw, examples)
         for index, link in enumerate(links):
-            task = await link.next_task(after=seqs[index], wait=5)
+            task = await link.next_task(after=seqs[index], wait=30)
             assert isinstance(task, Evaluate)
             assert task.seq > seqs[index]
             seqs[index] = task.seq
             answer = Evaluated(SESSION, number, task.model, 10, {"accuracy": 0.25 + index / 2})
             assert (await link.evaluated(answer)).accepted
     for index, link in enumerate(links):
-        assert isinstance(await link.next_task(after=seqs[index], wait=5), Finish)
+        assert isinstance(await link.next_task(after=seqs[index], wait=30), Finish)
     outcome = await world.running
     assert outcome.finished
     model = safetensors.load((world.folder / "outputs" / "model.safetensors").read_bytes())
@@ -141,12 +141,12 @@ async def test_a_coordinator_that_is_restarted_amid_an_upload_loses_nothing(worl
     await world.upload_part(alice, 1, ALICE, raw, 300_001)
     await world.restart()
     alice = await world.joined(ALICE)
-    again = await alice.next_task(after=0, wait=5)
+    again = await alice.next_task(after=0, wait=30)
     assert (again.seq, again.round, again.model, again.seed) == (task.seq, task.round, task.model, task.seed)
     sink = world.driver.service.open_update(ALICE, round_number=1, digest=digest(raw), size=len(raw))
     assert sink.offset == 300_001
     await contribute(world, alice, task, raw, 1)
-    assert isinstance(await alice.next_task(after=task.seq, wait=5), Evaluate)
+    assert isinstance(await alice.next_task(after=task.seq, wait=30), Evaluate)
 
 
 def wrong_shape():

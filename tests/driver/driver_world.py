@@ -40,7 +40,7 @@ class Acting:
     async def _act(self, name):
         link, after = await self.world.joined(name), 0
         while True:
-            task = await link.next_task(after=after, wait=5)
+            task = await link.next_task(after=after, wait=30)
             after = task.seq
             if isinstance(task, Finish):
                 return

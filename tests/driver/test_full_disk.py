@@ -40,7 +40,7 @@ async def uploaded(world, name, value):
     raw = make_model(value)
 
     async def send():
-        task = await link.next_task(after=0, wait=5)
+        task = await link.next_task(after=0, wait=30)
         path = world.folder / digest(raw)[7:]
         path.write_bytes(raw)
         await link.send_update(round_number=1, digest=digest(raw), path=path)

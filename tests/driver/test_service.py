@@ -29,7 +29,7 @@ async def test_pollers_are_woken_once_a_turn_and_not_at_every_event(tmp_path):
     world = Attentive(tmp_path, rounds=2, metrics=())
     async with acting(world):
         alice, bob = await world.joined(ALICE), await world.joined(BOB)
-        task = await alice.next_task(after=0, wait=5)
+        task = await alice.next_task(after=0, wait=30)
         turned = world.driver.turned()
         assert (await send(world, alice, make_model(2.0), task)).accepted
         await bob.leave()
@@ -50,7 +50,7 @@ async def test_an_update_beyond_the_norm_bound_is_refused(tmp_path, bound, accep
     world = Attentive(tmp_path, metrics=(), norm_bound=bound * 916.516 / 919.5)
     async with acting(world):
         alice, _ = await world.joined(ALICE), await world.joined(BOB)
-        task = await alice.next_task(after=0, wait=5)
+        task = await alice.next_task(after=0, wait=30)
         if accepted:
             assert (await send(world, alice, make_model(3.0), task)).accepted
         else:
@@ -72,7 +72,7 @@ async def test_an_update_that_is_judged_is_not_here_yet(tmp_path, monkeypatch):
 
     async with acting(world):
         alice, _ = await world.joined(ALICE), await world.joined(BOB)
-        task, raw = await alice.next_task(after=0, wait=5), make_model(3.0)
+        task, raw = await alice.next_task(after=0, wait=30), make_model(3.0)
         sink = world.driver.service.open_update(ALICE, round_number=1, digest=digest(raw), size=len(raw))
         sink.write(raw)
         with monkeypatch.context() as patched:
@@ -94,7 +94,7 @@ async def test_who_has_the_round_s_model_fetches_only_what_changed(tmp_path):
     async with acting(world):
         links = {name: await world.joined(name) for name in (ALICE, BOB)}
         for name, value in ((ALICE, 2.0), (BOB, 6.0)):
-            task = await links[name].next_task(after=0, wait=5)
+            task = await links[name].next_task(after=0, wait=30)
             (tmp_path / "trained").write_bytes(make_model(value))
             change = encode_change(
                 world.folder / "initial.safetensors",
@@ -127,7 +127,7 @@ async def test_a_participant_makes_the_initial_model_and_a_restart_knows_it(tmp_
         links = {name: await world.joined(name) for name in (ALICE, BOB)}
         await reached(world, lambda session: session.phase is Phase.INITIALIZATION)
         [chosen] = world.driver.session.cohort
-        task = await links[chosen].next_task(after=0, wait=5)
+        task = await links[chosen].next_task(after=0, wait=30)
         assert isinstance(task, Initialize)
         raw = make_model(5.0)
         (tmp_path / "made").write_bytes(raw)
@@ -137,7 +137,7 @@ async def test_a_participant_makes_the_initial_model_and_a_restart_knows_it(tmp_
         await world.restart()
         links = {name: await world.joined(name) for name in (ALICE, BOB)}
         for name, value in ((ALICE, 2.0), (BOB, 6.0)):
-            train = await links[name].next_task(after=0, wait=5)
+            train = await links[name].next_task(after=0, wait=30)
             assert (type(train), train.model) == (Train, digest(raw))
             await links[name].fetch_model(train.model, tmp_path / "fetched")
             assert (tmp_path / "fetched").read_bytes() == raw
@@ -175,7 +175,7 @@ async def test_an_update_that_came_whole_and_was_never_judged_is_judged_after_a_
     try:
         links = {name: await world.joined(name) for name in (ALICE, BOB)}
         raw = make_model(2.0)
-        task = await links[ALICE].next_task(after=0, wait=5)
+        task = await links[ALICE].next_task(after=0, wait=30)
         await World.upload_part(world, links[ALICE], 1, ALICE, raw, len(raw))
         await world.restart()
         links = {name: await world.joined(name) for name in (ALICE, BOB)}

@@ -29,7 +29,7 @@ async def test_a_participant_from_absent_to_reported(tmp_path):
         assert states(world) == [{"state": "waiting"}, {"state": "absent"}]
         bob = await world.joined(BOB)
         assert states(world) == [{"state": "waiting"}, {"state": "waiting"}]
-        task = await alice.next_task(after=0, wait=5)
+        task = await alice.next_task(after=0, wait=30)
         assert isinstance(task, Train)
         assert states(world)[0] == {"state": "training"}
         world.driver.service.model_path(task.model, participant=ALICE)
