@@ -242,5 +242,6 @@ def live(folder, which, slot, tracer=None, met=None):
             -2000:
         ]
         process.signal(signal.SIGTERM)
-        assert process.wait(20) in (0, -9), (folder / "launcher.log").read_text()[-3000:]
+        # -9: killed at its end. -15: killed just before the market's end, and not yet listening to signals again.
+        assert process.wait(20) in (0, -9, -15), f"{process.code}: {(folder / 'launcher.log').read_text()[-3000:]}"
     return deaths, json.loads((folder / "market.json").read_text())
