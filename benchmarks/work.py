@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,8 @@ import numpy as np
 from benchmarks import jobs
 from benchmarks.network import free_port
 from nevermined_fl.codecs import safetensors
+from nevermined_fl.digests import BLAKE3, SHA256
+from nevermined_fl.digests import hasher as new_hasher
 from nevermined_fl.files import digest_of
 from nevermined_fl.session import Plan, TensorSchema
 
@@ -84,23 +85,25 @@ def plan_of(market: Market, schema: tuple[TensorSchema, ...], initial: str, para
     return Plan.from_parameters(plan.to_parameters() | parameters, members)
 
 
-def prepare_model(path: Path, schema: tuple[TensorSchema, ...], *, seed: int, variants: int) -> list[str]:
+def prepare_model(
+    path: Path, schema: tuple[TensorSchema, ...], *, seed: int, variants: int, kind: str = SHA256
+) -> list[str]:
     """A model of normally distributed numbers, written block by block, as its variant 0.
 
     Variant n has n as its last number: so every round has another model, and nobody has to digest it all again.
     Returns the variants' digests.
     """
     rng = np.random.Generator(np.random.SFC64(seed))
-    hasher, rest = hashlib.sha256(), sum(tensor.size() for tensor in schema) // 4 - 1
+    hasher, rest = new_hasher(kind), sum(tensor.size() for tensor in schema) // 4 - 1
     with path.open("wb") as file:
         header = safetensors.header_bytes(schema)
         file.write(header)
         hasher.update(header)
         while rest:
-            block = rng.standard_normal(min(rest, _BLOCK), np.float32).data
+            block = rng.standard_normal(min(rest, _BLOCK), np.float32).view(np.uint8).data
             file.write(block)
             hasher.update(block)
-            rest -= len(block)
+            rest -= len(block) // 4
         file.write(variant_bytes(0))
     return [_digest_with(hasher, variant_bytes(number)) for number in range(variants)]
 
@@ -121,5 +124,6 @@ def _prepare_updates(work: Work, folder: Path) -> list[tuple[Path, list[str]]]:
     paths = [folder / f"{number}.safetensors" for number in range(min(work.clients, _DISTINCT))]
     schema, variants = work.schema(), work.rounds + 3
     return [
-        (path, prepare_model(path, schema, seed=number + 1, variants=variants)) for number, path in enumerate(paths)
+        (path, prepare_model(path, schema, seed=number + 1, variants=variants, kind=BLAKE3))
+        for number, path in enumerate(paths)
     ]

@@ -35,8 +35,8 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def digest_of(hasher: Any) -> str:
-    """``sha256:<hex>`` of a hashlib object."""
-    return f"sha256:{hasher.hexdigest()}"
+    """``<kind>:<hex>`` of a hashlib object, or one like it."""
+    return f"{hasher.name}:{hasher.hexdigest()}"
 
 
 def sha256_bytes(raw: bytes | memoryview) -> str:

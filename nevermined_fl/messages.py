@@ -1,6 +1,6 @@
 """What crosses the wire between participant and coordinator: small JSON messages, versioned.
 
-Tensors never travel in messages: they are bodies of their own in safetensors layout, named here by sha256 digest.
+Tensors never travel in messages: they are bodies of their own in safetensors layout, named here by digest.
 Rule 1: every message has one row in MESSAGES. Rule 2: decoding refuses what it does not know, field by field.
 """
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_MESSAGE_BYTES",
     "MESSAGES",
+    "MODEL_DIGEST",
+    "UPDATE_DIGEST",
     "VERSION",
     "Evaluate",
     "Evaluated",
@@ -39,7 +41,8 @@ __all__ = [
 
 VERSION = 1
 MAX_MESSAGE_BYTES = 1024 * 1024  # Joined carries a plan, whose parameters may take 512 KiB
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MODEL_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+UPDATE_DIGEST = re.compile(r"(?:sha256|blake3):[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ MESSAGES: dict[str, type[Message]] = {
     "verdict": Verdict,
 }
 _NAMES = {kind: name for name, kind in MESSAGES.items()}
-_DIGESTS = frozenset({"model", "update"})
+_DIGESTS = {"model": MODEL_DIGEST, "update": UPDATE_DIGEST}
 _COUNTS = frozenset({"seq", "round", "seed", "examples", "attempt"})
 
 
@@ -246,8 +249,8 @@ def _check(kind: type[Message], name: str, value: Any, annotation: Any) -> None:
     }[str(annotation)]
     if not ok:
         raise DecodeError(f"{_NAMES[kind]}.{name} should be {annotation}, got {type(value).__name__}")
-    if name in _DIGESTS and not _DIGEST.fullmatch(value):
-        raise DecodeError(f"{_NAMES[kind]}.{name} should be sha256:<64 hex>")
+    if name in _DIGESTS and not _DIGESTS[name].fullmatch(value):
+        raise DecodeError(f"{_NAMES[kind]}.{name} should be {_DIGESTS[name].pattern}")
     if name in _COUNTS and not 0 <= value < 2**63:
         raise DecodeError(f"{_NAMES[kind]}.{name} should be in 0 .. 2^63-1, got {value}")
 

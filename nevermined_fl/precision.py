@@ -16,8 +16,9 @@ import numpy as np
 
 from nevermined_fl.codecs import delta, safetensors
 from nevermined_fl.codecs.blocks import Piece, pieces
+from nevermined_fl.digests import BLAKE3, digest_file
 from nevermined_fl.errors import DecodeError
-from nevermined_fl.files import BLOCK, atomic_file, digest_of, sha256_file
+from nevermined_fl.files import BLOCK, atomic_file, digest_of
 from nevermined_fl.spool import check_header
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def encode_change(
                 change.seek(layout.scales(piece)[0])
                 change.write(encoded.scales.data)
             _append(residual, hasher, rest.data)
-    return Change(sha256_file(into), digest_of(hasher))
+    return Change(digest_file(into, BLAKE3), digest_of(hasher))
 
 
 def apply_change(model: Path, change: Path, into: Path, schema: Sequence[TensorSchema], precision: str) -> str:

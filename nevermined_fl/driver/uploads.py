@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from nevermined_fl import aggregation
 from nevermined_fl.codecs import delta
+from nevermined_fl.digests import digest_file
 from nevermined_fl.driver.folding import distance
 from nevermined_fl.errors import DecodeError, RemoteProtocolError, StorageFull
-from nevermined_fl.files import sha256_file
 from nevermined_fl.session.plan import FROM_PARTICIPANT
 from nevermined_fl.spool import Spool
 
@@ -97,7 +97,8 @@ class Uploads:
 def _drop_damaged(folder: Path) -> None:
     """What a killed process left, whether it was reported or not: its sender has it still."""
     for path in folder.glob("*-*-*"):
-        if not path.suffix and sha256_file(path) != f"sha256:{path.name.rpartition('-')[2]}":
+        digest = path.name.rpartition("-")[2]
+        if not path.suffix and digest_file(path, digest) != digest:
             logger.warning("update %s is damaged; it is asked for again", path.name)
             path.unlink()
 

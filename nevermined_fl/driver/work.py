@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 __all__ = ["Work", "opened"]
 
-_BLOCK = 32 * 1024
+_BLOCK = 64 * 1024
 """Numbers per block: an update's and the sums of a block stay in a processor's cache."""
 _AT_ONCE_BYTES = 32 << 20
 """Of blocks of all updates, per thread, for strategies that need them at the same time."""

@@ -13,7 +13,8 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from nevermined_fl.files import sha256_file, write_json
+from nevermined_fl.digests import digest_file
+from nevermined_fl.files import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +100,7 @@ class Keep:
     def _is_whole(self, path: Path, digest: str) -> bool:
         """What this process wrote is; of what it found, the digest says."""
         if path not in self._whole:
-            if not path.exists() or sha256_file(path) != digest:
+            if not path.exists() or digest_file(path, digest) != digest:
                 return False
             self._whole.add(path)
         return True

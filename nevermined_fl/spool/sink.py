@@ -11,14 +11,14 @@ for the bytes again instead of being refused. Rule 3: whoever has a say in it ju
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
 from nevermined_fl.codecs import safetensors
+from nevermined_fl.digests import hasher_of
 from nevermined_fl.errors import DecodeError, RemoteProtocolError, TransportError
-from nevermined_fl.files import storage
+from nevermined_fl.files import digest_of, storage
 from nevermined_fl.spool.inspection import Inspection, check_header
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Sink:
         self._done = path.exists()
         self._closed = False
         self._handle = -1
-        self._hasher = hashlib.sha256()
+        self._hasher = hasher_of(digest)
         self._inspection = Inspection(schema)
         self._peak: float | None = None
         self._found = 0 if self._done else arrived(self._part, self._size)
@@ -122,7 +122,7 @@ class Sink:
             try:
                 with storage("an update cannot be stored"):
                     self._open()
-                if self._hasher.hexdigest() != self._digest.partition(":")[2]:
+                if digest_of(self._hasher) != self._digest:
                     raise DecodeError("the update is not what its digest names", code="digest")
             except DecodeError as error:
                 self._fail(error)
@@ -194,7 +194,7 @@ class Sink:
     def _drop(self) -> None:
         self._release()
         self._part.unlink(missing_ok=True)
-        self._hasher, self._inspection = hashlib.sha256(), Inspection(self._schema)
+        self._hasher, self._inspection = hasher_of(self._digest), Inspection(self._schema)
         self._offset = self._found = 0
 
 

@@ -7,8 +7,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nevermined_fl.codecs import safetensors
+from nevermined_fl.digests import digest_file
 from nevermined_fl.errors import DecodeError
-from nevermined_fl.files import sha256_file
+from nevermined_fl.messages import UPDATE_DIGEST
 from nevermined_fl.spool.inspection import check_header, scan
 from nevermined_fl.spool.sink import Sink, arrived
 
@@ -100,14 +101,13 @@ class Spool:
     def verify(self, participant: str, round_number: int, digest: str) -> bool:
         """Whether that update is here and still what its digest names; reads the file."""
         path = self.path(participant, round_number, digest)
-        return path.is_file() and path.stat().st_size == self.update_size and sha256_file(path) == digest
+        return path.is_file() and path.stat().st_size == self.update_size and digest_file(path, digest) == digest
 
     def path(self, participant: str, round_number: int, digest: str) -> Path:
         """Where that update is, or would be."""
-        kind, _, value = digest.partition(":")
-        if kind != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
-            raise DecodeError("a digest is sha256:<64 hex>")
-        return self._folder / f"{round_number}-{_short(participant)}-{value}"
+        if not UPDATE_DIGEST.fullmatch(digest):
+            raise DecodeError("a digest is sha256:<64 hex> or blake3:<64 hex>")
+        return self._folder / f"{round_number}-{_short(participant)}-{digest}"
 
     def discard(self, participant: str, round_number: int, digest: str) -> None:
         """Drop one update, whole or partial."""

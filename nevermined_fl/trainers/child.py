@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl import aggregation
+from nevermined_fl.digests import BLAKE3, SHA256
 from nevermined_fl.errors import TrainerError
 from nevermined_fl.files import BLOCK, atomic_file
 from nevermined_fl.trainers import gate
@@ -61,7 +62,7 @@ class TrainerTask:
     async def initialize(self, seed: int, into: Path, seconds: float) -> Trained:
         """Make the first model; it is in ``into`` afterwards, and counts as one example."""
         await self._ask({"op": "initialize", "seed": seed, "output": _OUTPUT}, seconds)
-        return Trained(await self._fetch(into, self._plan.schema), 1, {})
+        return Trained(await self._fetch(into, self._plan.schema, SHA256), 1, {})
 
     async def fit(self, model: Path, seed: int, into: Path, seconds: float, *, control: Path | None = None) -> Trained:
         """Train; the update, with all that travels beside the weights, is in ``into`` afterwards.
@@ -79,7 +80,7 @@ class TrainerTask:
             await asyncio.to_thread(_copy, control, self._place.scratch / _CONTROL)
             request["control"] = _CONTROL
         examples, metrics = self._judge(await self._ask(request, seconds, model))
-        return Trained(await self._fetch(into, self._plan.carried()), examples, metrics)
+        return Trained(await self._fetch(into, self._plan.carried(), BLAKE3), examples, metrics)
 
     async def evaluate(self, model: Path, seconds: float) -> Measured:
         """Measure a model on the provider's data."""
@@ -95,10 +96,10 @@ class TrainerTask:
         examples = gate.judge_examples(answer.get("examples"), self._plan, self._rows)
         return examples, gate.judge_metrics(answer.get("metrics"), self._plan)
 
-    async def _fetch(self, into: Path, schema: tuple[TensorSchema, ...]) -> str:
+    async def _fetch(self, into: Path, schema: tuple[TensorSchema, ...], kind: str) -> str:
         """Take the child's output in through the gate; its digest."""
         output = self._place.scratch / _OUTPUT
-        digest = await asyncio.to_thread(gate.copy_update, output, into, schema)
+        digest = await asyncio.to_thread(gate.copy_update, output, into, schema, kind)
         output.unlink(missing_ok=True)
         return digest
 

@@ -8,7 +8,6 @@ what is refused is said in words of ours, never in the buyer's.
 from __future__ import annotations
 
 import builtins
-import hashlib
 import os
 import stat
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nevermined_fl.codecs import safetensors
+from nevermined_fl.digests import SHA256, hasher
 from nevermined_fl.errors import DecodeError, TrainerError
 from nevermined_fl.files import BLOCK, atomic_file, digest_of
 from nevermined_fl.spool import check_finite, check_header
@@ -44,18 +44,20 @@ _KINDS = frozenset(
 )
 
 
-def copy_update(source: Path, into: Path, schema: tuple[TensorSchema, ...]) -> str:
-    """Copy an update out of the scratch folder, checking the copy; returns its digest."""
+def copy_update(source: Path, into: Path, schema: tuple[TensorSchema, ...], kind: str = SHA256) -> str:
+    """Copy an update out of the scratch folder, checking the copy; returns its digest, of that kind."""
     try:
-        return copy_file(source, into, safetensors.file_size(schema), schema)
+        return copy_file(source, into, safetensors.file_size(schema), schema, kind)
     except DecodeError as error:
         text = "the update should have exactly the tensors of initialize(): names, dtypes and shapes, all finite"
         raise _refused(text) from error
 
 
-def copy_file(source: Path, into: Path, limit: int, schema: tuple[TensorSchema, ...] | None = None) -> str:
+def copy_file(
+    source: Path, into: Path, limit: int, schema: tuple[TensorSchema, ...] | None = None, kind: str = SHA256
+) -> str:
     """Copy a regular file of at most ``limit`` bytes that a hostile process wrote; returns the copy's digest."""
-    hasher = hashlib.sha256()
+    found = hasher(kind)
     block = memoryview(bytearray(BLOCK))
     handle = _open_regular(source)
     try:
@@ -63,7 +65,7 @@ def copy_file(source: Path, into: Path, limit: int, schema: tuple[TensorSchema, 
             while count := os.readv(handle, [block]):
                 if file.tell() + count > limit:
                     raise DecodeError(f"more than {limit} bytes", code="size")
-                hasher.update(block[:count])
+                found.update(block[:count])
                 file.write(block[:count])
             if schema is not None:
                 file.flush()
@@ -73,7 +75,7 @@ def copy_file(source: Path, into: Path, limit: int, schema: tuple[TensorSchema, 
                 check_finite(file.fileno(), schema)
     finally:
         os.close(handle)
-    return digest_of(hasher)
+    return digest_of(found)
 
 
 def judge_examples(value: Any, plan: Plan, rows: int | None) -> int:

@@ -27,6 +27,8 @@ __all__ = ["Errand", "Line", "Route"]
 _DIAL_SECONDS = 10.0
 _SILENCE = 60.0
 """Seconds without a byte after which the other side counts as gone; longer than a request for a task is held."""
+_WINDOW = 1 << 20
+"""Bytes that may be on the way to us from the beginning: with less, whoever sends a model waits for us all the time."""
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 
@@ -137,6 +139,9 @@ def _connect_tcp(sock: socket.socket, place: tuple[str, int]) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    # To wait for so much the kernel makes room for it, and keeps that; asking for a buffer would end its own tuning.
+    for level in (_WINDOW, 1):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, level)
 
 
 def _connect_unix(sock: socket.socket, path: Path) -> None:

@@ -53,7 +53,7 @@ _SWEEP = 1.0
 _KEPT = 300.0
 """Seconds for which a connection may be idle: who trains longer dials again."""
 _BACKLOG = 1024
-_THREADS = max(4, os.cpu_count() or 1)
+_THREADS = max(2, os.cpu_count() or 1)
 _READ_AHEAD = 64 * 1024
 _LINGER = 2.0
 """Seconds for which the rest of a refused body is thrown away, so that an honest peer gets to read why."""
