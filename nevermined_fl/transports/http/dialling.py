@@ -27,7 +27,7 @@ __all__ = ["Errand", "Line", "Route"]
 _DIAL_SECONDS = 10.0
 _SILENCE = 60.0
 """Seconds without a byte after which the other side counts as gone; longer than a request for a task is held."""
-_WINDOW = 1 << 20
+_WINDOW = 3 << 20
 """Bytes that may be on the way to us from the beginning: with less, whoever sends a model waits for us all the time."""
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
