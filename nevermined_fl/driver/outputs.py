@@ -212,7 +212,9 @@ def _contributors(session: Session) -> list[dict[str, Any]]:
 
 def _round(done: Round) -> dict[str, Any]:
     updates = [{"participant": u.participant, "update": u.update, "weight": u.weight} for u in done.updates]
-    return {"round": done.number, "model": done.model, "metrics": dict(done.metrics), "updates": updates}
+    row = {"round": done.number, "model": done.model, "metrics": dict(done.metrics), "updates": updates}
+    # The seeds of a round that was begun again are its last attempt's: a replay needs to know which that was.
+    return row | ({"attempt": done.attempt} if done.attempt else {})
 
 
 def _version(name: str) -> str:

@@ -52,6 +52,15 @@ async def test_a_session_that_is_good_enough_says_so(tmp_path):
     assert [(line["event"], line.get("code")) for line in told] == [("stopped_early", "target"), ("finished", None)]
 
 
+def test_the_card_says_which_attempt_made_a_round_that_was_begun_again():
+    plan = make_plan((ALICE, BOB), make_model(1.0), repeats=3)
+    model = "sha256:" + "0" * 64
+    history = (Round(1, model, (), (), ()), Round(2, model, (), (), (), attempt=3))
+    session = Session("did:nv:" + "1" * 64, plan, Phase.FINISHED, model, None, history=history)
+    rounds = outputs.card(session, model, [])["rounds"]
+    assert [(row["round"], row.get("attempt")) for row in rounds] == [(1, None), (2, 3)]
+
+
 @pytest.mark.parametrize(
     ("stop", "values", "code"),
     [
