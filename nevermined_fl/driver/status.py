@@ -36,8 +36,11 @@ _SELDOM = 5.0
 class Status:
     """Writes the status of one session while it runs."""
 
-    def __init__(self, path: Path, watch: Watch, room: Room, session: Callable[[], Session]) -> None:
+    def __init__(
+        self, path: Path, watch: Watch, room: Room, session: Callable[[], Session], clock: Callable[[], float]
+    ) -> None:
         self._path = path
+        self._clock = clock
         self._watch = watch
         self._room = room
         self._session = session
@@ -71,17 +74,19 @@ class Status:
         self._write(self.body(), time.monotonic())
 
     def body(self) -> dict[str, Any]:
-        """What it says."""
-        session = self._session()
+        """What it says. The session's deadline is on the driver's own clock, so it is told as the reader's clock has it."""
+        session, now = self._session(), time.time()
+        left = None if session.deadline is None else session.deadline - self._clock()
         return {
-            "time": round(time.time(), 3),
+            "time": round(now, 3),
             "session": session.id,
             "phase": str(session.phase),
             "round": session.round,
             "rounds": session.plan.rounds,
             "turn": session.turn,
             "attempt": session.attempt,
-            "deadline": None if session.deadline is None else round(session.deadline, 3),
+            "deadline": None if left is None else round(now + left, 3),
+            "remaining": None if left is None else round(max(left, 0.0), 1),
             "updates": len(session.answers()),
             "target": session.target,
             "problem": "disk_full" if self._room.is_full() else "",
@@ -117,4 +122,4 @@ class Status:
 
 def _without_clocks(body: dict[str, Any]) -> dict[str, Any]:
     members = [{name: value for name, value in row.items() if name != "seconds"} for row in body["members"]]
-    return body | {"time": 0, "members": members}
+    return body | {"time": 0, "deadline": 0, "remaining": 0, "members": members}

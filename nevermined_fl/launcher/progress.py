@@ -24,7 +24,7 @@ _STATES = frozenset(
     {"waiting", "fetching", "training", "evaluating", "uploading", "reported", "refused", "left", "silent", "absent"}
 )
 _PROBLEMS = frozenset({"disk_full"})
-_COUNTS = ("round", "rounds", "turn", "attempt", "deadline", "updates", "target", "needed", "time")
+_COUNTS = ("round", "rounds", "turn", "attempt", "deadline", "remaining", "updates", "target", "needed", "time")
 _MEMBER_COUNTS = ("bytes", "total", "seconds", "round")
 _FILE_BYTES = 8 * 1024**2
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
+import pytest
 from driver_world import Attentive, acting, reached, told
 from transport_worlds import ALICE, BOB, SESSION, digest, make_model
 
 from nevermined_fl.driver import watch
+from nevermined_fl.driver.status import _without_clocks
 from nevermined_fl.messages import Report, Train
 from nevermined_fl.session import Phase
 
@@ -83,7 +86,7 @@ async def test_the_file_follows_the_phases_and_has_no_words_of_peers(tmp_path):
             await asyncio.sleep(0.01)
         assert (body["session"], body["phase"], body["rounds"], body["target"]) == (SESSION, "reporting", 2, 2)
         assert (body["turn"], body["attempt"], body["problem"]) == (2, 0, "")
-        assert body["deadline"] > body["time"]
+        assert body["deadline"] - body["time"] == pytest.approx(body["remaining"], abs=0.1)
         assert {row["participant"]: row["state"] for row in body["members"]} == {ALICE: "reported", BOB: "training"}
     actors_gone = json.loads(path.read_text())
     assert actors_gone["phase"] == "reporting"
@@ -95,4 +98,17 @@ async def test_a_finished_session_says_so(tmp_path):
         actors.begin()
         await world.running
         body = json.loads((tmp_path / "coordinator" / "status.json").read_text())
-    assert (body["phase"], body["members"], body["deadline"]) == ("finished", [], None)
+    assert (body["phase"], body["members"]) == ("finished", [])
+    assert (body["deadline"], body["remaining"]) == (None, None)
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+async def test_the_deadline_is_on_the_clock_of_whoever_reads_it(tmp_path, monkeypatch, jump):
+    """The driver's own clock goes on from where the machine's was at its start."""
+    world = Attentive(tmp_path, **PLAN, selection_timeout=47.0)
+    async with acting(world):
+        monkeypatch.setattr(time, "time", lambda real=time.time: real() + jump)
+        body = world.driver._status.body()
+        assert 37.0 < body["remaining"] <= 47.0
+        assert 37.0 < body["deadline"] - time.time() <= 47.0
+        assert _without_clocks(body) == _without_clocks(world.driver._status.body())

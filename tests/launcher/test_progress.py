@@ -23,6 +23,7 @@ def test_phase_round_deadline_and_who_is_late(tmp_path):
         "round": 3,
         "turn": 7,
         "deadline": 1769860800.5,
+        "remaining": 41.3,
         "members": [
             {"participant": B, "state": "uploading", "bytes": 400, "total": 1000},
             {"participant": A, "state": "refused", "code": "late"},
