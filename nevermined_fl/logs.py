@@ -12,7 +12,9 @@ import os
 import time
 from typing import Any
 
-__all__ = ["CONTEXT", "bind", "configure"]
+__all__ = ["CONTEXT", "bind", "configure", "environment"]
+
+_VARIABLE = "NEVERMINED_FL_LOG"
 
 CONTEXT = ("session", "round", "participant")
 """What a record may carry as ``extra``; printed after the message as ``session=…``."""
@@ -52,8 +54,13 @@ class _Json(logging.Formatter):
 def configure(level: str = "INFO") -> None:
     """Log to stderr from now on, for a program's ``main``; as JSON if ``NEVERMINED_FL_LOG`` says ``json``."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Json() if os.environ.get("NEVERMINED_FL_LOG") == "json" else _OneLine(_FORMAT))
+    handler.setFormatter(_Json() if os.environ.get(_VARIABLE) == "json" else _OneLine(_FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def environment() -> dict[str, str]:
+    """What a program that this one starts must find in its environment to log as this one does."""
+    return {_VARIABLE: os.environ[_VARIABLE]} if _VARIABLE in os.environ else {}
 
 
 def bind(**context: Any) -> None:

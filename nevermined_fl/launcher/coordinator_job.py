@@ -13,6 +13,7 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from nevermined_fl import logs
 from nevermined_fl.errors import BackendError, Conflict, NeverminedFLError, StorageFull
 from nevermined_fl.files import write_json
 from nevermined_fl.launcher.admission import AdmissionServer
@@ -174,7 +175,7 @@ def _spec(launcher: Launcher, job: Job) -> JobSpec:
         entrypoint=ENTRYPOINT,
         folder=work,
         sockets=(work / "admission.sock",),
-        environment={"NEVERMINED_OUTPUTS_PATH": str(work / "outputs")},
+        environment={"NEVERMINED_OUTPUTS_PATH": str(work / "outputs")} | logs.environment(),
         listen=(launcher.settings.coordinator.bind_host, job.port),
         memory=limits.memory,
         cpu_seconds=limits.cpu_seconds,

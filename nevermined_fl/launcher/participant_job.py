@@ -12,6 +12,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from nevermined_fl import logs
 from nevermined_fl.errors import NeverminedFLError, SessionFailed, SettingsError, StorageFull, TransportError
 from nevermined_fl.files import write_atomic, write_json
 from nevermined_fl.launcher.attempts import run_attempts
@@ -210,7 +211,7 @@ def _spec(launcher: Launcher, job: Job) -> JobSpec:
             "NEVERMINED_TRANSFORMATIONS_PATH": work / "transformations",
         },
         sockets=(work / "relay.sock",),
-        environment={"NEVERMINED_OUTPUTS_PATH": str(work / "outputs")},
+        environment={"NEVERMINED_OUTPUTS_PATH": str(work / "outputs")} | logs.environment(),
         memory=limits.memory,
         cpu_seconds=limits.cpu_seconds,
         processes=limits.processes,

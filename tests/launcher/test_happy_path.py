@@ -75,6 +75,21 @@ async def test_the_same_with_every_job_shut_in(isolated_world):
     assert {s["isolation"] for s in statuses} == {"bubblewrap"}
 
 
+@pytest.mark.parametrize("said", [{}, {"NEVERMINED_FL_LOG": "json"}])
+async def test_jobs_log_as_their_launcher_does(world, monkeypatch, said):
+    monkeypatch.delenv("NEVERMINED_FL_LOG", raising=False)
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    world.begin_session()
+    statuses = await world.run()
+    for provider in world.providers:
+        (spec,) = provider.launcher.backend.submitted
+        assert set(spec.environment) == {"NEVERMINED_OUTPUTS_PATH", *said}
+    for provider, status in zip((world.hospital, world.clinic), statuses[1:], strict=True):
+        seen = (provider.home / "jobs" / status["id"] / "raw.log").read_text()
+        assert ("log as json" in seen) == bool(said)
+
+
 async def test_the_buyer_sees_events_and_the_provider_raw_output(world):
     world.begin_session(participant_0="fail late")
     await world.run()

@@ -17,6 +17,7 @@ place = job["members"].index(job["participant"])
 behaviour = job["parameters"]["hyperparameters"].get(f"participant_{place}", "join")
 data = Path(os.environ["NEVERMINED_INPUTS_PATH"], job["participant"].removeprefix("did:nv:"), "rows.csv")
 algorithm = Path(os.environ["NEVERMINED_TRANSFORMATIONS_PATH"], job["entrypoint"])
+sys.stderr.write(f"log as {os.environ.get('NEVERMINED_FL_LOG')}\n")
 sys.stderr.write(f"raw output: {data.read_text()} {algorithm.read_text()}\n")
 
 
