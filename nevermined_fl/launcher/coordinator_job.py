@@ -19,9 +19,9 @@ from nevermined_fl.files import write_json
 from nevermined_fl.launcher.admission import AdmissionServer
 from nevermined_fl.launcher.attempts import run_attempts
 from nevermined_fl.launcher.certificates import ensure_certificate
-from nevermined_fl.launcher.events import read_events
 from nevermined_fl.launcher.initial import place_initial
 from nevermined_fl.launcher.outcome import has_outcome, read_outcome
+from nevermined_fl.launcher.progress import read_progress
 from nevermined_fl.launcher.publish import keep_outputs, publish_model
 from nevermined_fl.launcher.records import OVER_SECONDS
 from nevermined_fl.launcher.settlement import settle
@@ -36,12 +36,6 @@ __all__ = ["ENTRYPOINT", "run_coordinator"]
 
 logger = logging.getLogger(__name__)
 ENTRYPOINT = "coordinator_image"
-_PHASES = {
-    "selection_opened": "selection",
-    "round_started": "reporting",
-    "round_committed": "evaluation",
-    "evaluated": "evaluation",
-}
 
 
 async def run_coordinator(launcher: Launcher, job: Job, limits: Limits) -> None:
@@ -132,27 +126,37 @@ def _url(launcher: Launcher, port: int | None) -> str:
 
 
 async def _announce(launcher: Launcher, job: Job) -> None:
-    """Publish the session record when the coordinator listens, and renew it before it expires."""
-    work = launcher.work(job.id)
-    certificate = ensure_certificate(work, launcher.settings.coordinator.public_host)
+    """Publish the session record when the coordinator listens, renew it before it expires, and say a new phase in it.
+
+    A phase is looked for now and then: everybody who watches the record has a signature to verify for it.
+    """
+    certificate = ensure_certificate(launcher.work(job.id), launcher.settings.coordinator.public_host)
     await _listening(launcher, job.port)
+    often, valid, clock = launcher.pace.longest, launcher.pace.record_valid, asyncio.get_running_loop().time
+    said, issued = "", clock()
     while True:
-        events = read_events(work / "events.jsonl", metrics=())
-        phases = [_PHASES[event["event"]] for event in events if event["event"] in _PHASES]
-        try:
-            launcher.records.issue(
-                job.order.session,
-                valid=launcher.pace.record_valid,
-                phase=phases[-1] if phases else "selection",
-                endpoints={"native": _url(launcher, job.port)},
-                fingerprint=certificate.fingerprint,
-                certificate=certificate.pem,
-            )
-        except StorageFull as full:
-            logger.error("no record of %s: %s", job.order.session, full.message)  # noqa: TRY400  it says all
-            await asyncio.sleep(launcher.pace.longest)
-        else:
-            await asyncio.sleep(launcher.pace.record_valid / 2)
+        phase = _phase(launcher, job, said)
+        if phase != said or clock() - issued >= valid / 2 - often:
+            try:
+                launcher.records.issue(
+                    job.order.session,
+                    valid=valid,
+                    phase=phase,
+                    endpoints={"native": _url(launcher, job.port)},
+                    fingerprint=certificate.fingerprint,
+                    certificate=certificate.pem,
+                )
+                said, issued = phase, clock()
+            except StorageFull as full:
+                logger.error("no record of %s: %s", job.order.session, full.message)  # noqa: TRY400  it says all
+        await asyncio.sleep(often)
+
+
+def _phase(launcher: Launcher, job: Job, said: str) -> str:
+    """Where the session is. That it is over is said by its last record, when the model is published."""
+    progress = read_progress(launcher.work(job.id) / "status.json", ())
+    phase = progress["phase"] if progress else "selection"
+    return (said or "selection") if phase in {"finished", "failed"} else str(phase)
 
 
 async def _listening(launcher: Launcher, port: int | None) -> None:

@@ -1,11 +1,13 @@
 """The session record: how it is issued, found, and judged."""
 
 import asyncio
+import json
 import time
 
 import pytest
 from launcher_world import CLINIC, CLOUD, STRANGER
 
+from nevermined_fl.launcher.coordinator_job import _phase
 from nevermined_fl.launcher.watch import RecordWatch
 from nevermined_fl.tokens import SessionRecord, verify_record
 
@@ -106,6 +108,27 @@ async def test_a_poll_that_gives_up_leaves_the_others_waiting(world):
     assert (await world.cloud.ask("GET", path, params={"wait": "0.01"}))[0] == 404
     world.cloud.launcher.records.issue(world.session, valid=60, phase="selection")
     assert (await asyncio.wait_for(asking, 5))[0] == 200
+
+
+async def test_the_record_says_the_phase_that_the_coordinator_is_in(world):
+    """It has no word for that a session is over but its last one."""
+    world.begin_session(coordinator="hang")
+    job = await world.begin(world.cloud)
+    launcher = world.cloud.launcher
+    records, status = launcher.records, launcher.work(job) / "status.json"
+    await reached(records, world.session, "selection")
+    for phase in ("initialization", "reporting", "configuration"):
+        status.write_text(json.dumps({"phase": phase}))
+        await reached(records, world.session, phase)
+    last = records.last(world.session)
+    assert (last.seq, last.is_over(), "native" in last.endpoints) == (4, False, True)
+    status.write_text(json.dumps({"phase": "finished"}))
+    assert _phase(launcher, launcher.store.get(job), "evaluation") == "evaluation"
+
+
+async def reached(records, session, phase):
+    while (last := records.last(session)) is None or last.phase != phase:  # noqa: ASYNC110  no event tells it
+        await asyncio.sleep(0.02)
 
 
 async def test_a_session_of_nobody(world):
