@@ -134,9 +134,15 @@ class Driver:
                 task.result()  # these never end but by a bug of ours, which must not go unseen
             return await conducting
         finally:
-            for task in (conducting, *beside):
-                task.cancel()
-            await asyncio.gather(conducting, *beside, return_exceptions=True)
+            try:
+                conducting.cancel()
+                await asyncio.gather(conducting, return_exceptions=True)
+                await self._still(beside[0])
+            finally:
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+                self._status.write()  # behind a thread that may still be writing it
 
     def stop(self, reason: str) -> None:
         """Give up; the buyer may read why."""
@@ -241,7 +247,7 @@ class Driver:
                 await self._go_on()
             try:
                 await self._keeper.settled()
-                model = await asyncio.to_thread(outputs.write, self.session, self._store, self._outputs)
+                model = await _in_thread(outputs.write, self.session, self._store, self._outputs)
                 break
             except StorageFull as full:
                 await self._room.wait(full)
@@ -252,6 +258,13 @@ class Driver:
         await self.service.farewell(farewell)
         session = self.session
         return Outcome(session.phase is Phase.FINISHED, session.reason, model, session.history)
+
+    async def _still(self, keeping: asyncio.Future[None]) -> None:
+        """Wait for the keeper's thread, but not for room: whoever takes up the session next is alone in its folder."""
+        settling = asyncio.ensure_future(self._keeper.settled())
+        while not settling.done() and not keeping.done() and not self._room.is_full():
+            await asyncio.wait({settling}, timeout=_SHORTEST_NAP)
+        settling.cancel()
 
     async def _go_on(self) -> None:
         changed, work = self._changed, self._work
@@ -270,7 +283,7 @@ class Driver:
                 await self._with_room(self._take_in_initial)
             for event in found:
                 await self._say(event)
-        await asyncio.to_thread(outputs.drop_damaged, self.session, self._outputs)
+        await _in_thread(outputs.drop_damaged, self.session, self._outputs)
         await self._say(events.Restarted())
         self._resumed = False
         self._wake_pollers()
@@ -279,7 +292,7 @@ class Driver:
         """Do it in a thread, and again as long as there is no room for it."""
         while True:
             try:
-                return await asyncio.to_thread(work, *arguments)
+                return await _in_thread(work, *arguments)
             except StorageFull as full:
                 self._uploads.make_room()
                 await self._room.wait(full, until=self._is_over)
@@ -298,10 +311,10 @@ class Driver:
         await self._keeper.settled()
         try:
             if isinstance(order, effects.Adopt):
-                await asyncio.to_thread(self._workshop.adopt, order)
+                await _in_thread(self._workshop.adopt, order)
                 made: events.Event = events.Adopted(order.update)
             else:
-                made = events.Aggregated(order.round, await asyncio.to_thread(self._workshop.fold, order))
+                made = events.Aggregated(order.round, await _in_thread(self._workshop.fold, order))
         except StorageFull as full:
             self._uploads.make_room()
             await self._room.wait(full, until=self._is_over)
@@ -356,3 +369,14 @@ class Driver:
         with suppress(TimeoutError):
             async with asyncio.timeout(None if deadline is None else max(0.0, deadline - self.clock())):
                 await changed.wait()
+
+
+async def _in_thread(work: Callable[..., T], *arguments: object) -> T:
+    """Do it in a thread. Whoever is cancelled meanwhile waits for the end of it: nobody writes here who was stopped."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        working.exception()  # looked at by nobody else
+        raise
