@@ -101,21 +101,25 @@ def fold(
 
 def distance(
     model: Path, update: Path, schema: Sequence[TensorSchema], precision: str = "f32", extras: Sequence[str] = ()
-) -> float:
-    """The L2 norm of an update minus its round's model, without what travels beside it; infinite if it overflows."""
+) -> dict[str, float]:
+    """How far an update moves each kind of numbers, as an L2 norm; infinite if it overflows.
+
+    For the model's own (``""``) that is the update minus the round's model. What travels beside it is a change already.
+    """
     parts = Parts(schema, extras)
 
-    def squares(desk: Desk, piece: Piece) -> float:
+    def squares(desk: Desk, piece: Piece) -> Block:
         before = desk.before(piece)
-        found = 0.0
+        update, found = desk.update(0, piece, before), np.zeros(len(parts.kinds))
         with np.errstate(over="ignore"):
-            for part, extra in parts.of(piece):
-                apart = np.subtract(desk.update(0, piece, before)[part], before[part], dtype=np.float64)
-                found += 0.0 if extra else float(np.sum(np.square(apart, out=apart)))
+            for part, kind in parts.of(piece):
+                apart = np.subtract(update[part], 0 if kind else before[part], dtype=np.float64)
+                found[parts.kinds.index(kind)] += np.sum(np.square(apart, out=apart))
         return found
 
     with opened(schema, precision, model, [update], at_once=False) as work:
-        return math.sqrt(math.fsum(work.each(squares)))
+        sums = zip(*work.each(squares), strict=True)
+        return {kind: math.sqrt(math.fsum(squared)) for kind, squared in zip(parts.kinds, sums, strict=True)}
 
 
 def _shares(work: Work, aggregator: Aggregator, known: Known, parts: Parts) -> Block:

@@ -1,4 +1,4 @@
-"""Updates on their way in, and those that are here: counted, held to the plan's norm bound, and looked after.
+"""Updates on their way in, and those that are here: counted, held to the plan's bounds, and looked after.
 
 The initial model that a participant makes is an upload of round 0, in the plan's own schema whatever the precision.
 """
@@ -50,7 +50,8 @@ class Uploads:
 
     def open(self, participant: str, round_number: int, digest: str, size: int, model: Path) -> UpdateSink:
         """Start an upload or go on with it; ``model`` is what it is a change of."""
-        judge = partial(self._judge, model) if round_number and self._plan.norm_bound is not None else None
+        is_bound = any(self._plan.bound(kind) is not None for kind in ("", *self._extras))
+        judge = partial(self._judge, model) if round_number and is_bound else None
         return _Upload(self, self.spool(round_number).open(participant, round_number, digest, size, judge))
 
     def has(self, participant: str, round_number: int, digest: str) -> bool:
@@ -82,16 +83,18 @@ class Uploads:
         self._room.note(full)
 
     def _judge(self, model: Path, update: Path) -> None:
-        """Refuse an update that moves further from its model than the plan allows."""
-        plan, bound = self._plan, self._plan.norm_bound
+        """Refuse an update that moves its model, or what travels beside it, further than the plan allows."""
+        plan = self._plan
         try:
-            norm = distance(model, update, plan.carried(), plan.precision, self._extras)
+            norms = distance(model, update, plan.carried(), plan.precision, self._extras)
         except (OSError, DecodeError) as error:
             # Another request of the same participant dropped it, or the round is over.
             raise RemoteProtocolError("the update is not wanted any more", code="superseded") from error
-        if bound is not None and not norm <= bound:
-            text = f"the update is {norm:g} from its model; the plan allows {bound:g}"
-            raise RemoteProtocolError(text, code="norm")
+        for kind, norm in norms.items():
+            bound = plan.bound(kind)
+            if bound is not None and not norm <= bound:
+                text = f"the {kind or 'model'} change of the update has the norm {norm:g}; the plan allows {bound:g}"
+                raise RemoteProtocolError(text, code="norm")
 
 
 def _drop_damaged(folder: Path) -> None:

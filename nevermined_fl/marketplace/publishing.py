@@ -62,6 +62,7 @@ class PlanSettings:
     checkpoint_every: int = 0
     max_weight: int = 1_000_000
     norm_bound: float | None = None
+    control_bound: float | None = None
     precision: str = "f32"
     arithmetic: str = "fixed"
     metrics: tuple[Metric, ...] = (Metric("accuracy"), Metric("loss", 0.0, 1e6))

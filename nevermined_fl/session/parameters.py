@@ -229,6 +229,7 @@ PARAMETERS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "evaluateEvery": ("evaluate_every", partial(_integer, 1, 100_000)),
     "checkpointEvery": ("checkpoint_every", partial(_integer, 0, 100_000)),
     "normBound": ("norm_bound", partial(_or_none, partial(_positive, 1e300))),
+    "controlBound": ("control_bound", partial(_or_none, partial(_positive, 1e300))),
     "precision": ("precision", partial(_one_of, ("f32", "f16", "bf16", "int8"))),
     "arithmetic": ("arithmetic", partial(_one_of, ("fixed", "float"))),
     "initialModel": ("initial_model", _initial_model),

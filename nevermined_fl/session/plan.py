@@ -55,7 +55,7 @@ class Plan:
     closes when enough of it reported. A round with too few updates at its deadline is repeated up to ``repeats`` times;
     ``late_updates`` says whether what was trained for it on the same model before still counts (``use``) or not
     (``drop``). ``evaluate_every`` and ``checkpoint_every`` count rounds. ``max_weight`` caps what one participant may claim, ``norm_bound`` the L2 norm of its update minus the
-    model. ``precision`` is how numbers cross the wire: whole weights in ``f32``, or changes in ``f16``, ``bf16`` or
+    model, ``control_bound`` that of the change of a control variate that travels beside it. ``precision`` is how numbers cross the wire: whole weights in ``f32``, or changes in ``f16``, ``bf16`` or
     ``int8`` with error feedback. ``arithmetic`` is how they are summed: exact integers (``fixed``) or ``float``.
     ``initial_model`` is a digest or FROM_PARTICIPANT; ``initial_asset`` the DID of the asset that holds that digest's
     file when it is not the algorithm's. ``hyperparameters`` go to the Trainer as they are.
@@ -84,6 +84,7 @@ class Plan:
     evaluate_every: int = 1
     checkpoint_every: int = 0
     norm_bound: float | None = None
+    control_bound: float | None = None
     precision: str = "f32"
     arithmetic: str = "fixed"
     initial_asset: str = ""
@@ -106,6 +107,10 @@ class Plan:
         """Whether that round's model is evaluated: every so many rounds, and the last one's."""
         is_last = round_number == self.rounds
         return bool(self.metrics) and (is_last or round_number % self.evaluate_every == 0)
+
+    def bound(self, kind: str) -> float | None:
+        """The largest L2 norm of one kind of an update's numbers: of the model's change (``""``), or of an extra."""
+        return self.norm_bound if not kind or self.control_bound is None else self.control_bound
 
     def carried(self) -> tuple[TensorSchema, ...]:
         """The tensors that models and updates of the session have: the plan's, and beside each what the strategy adds.
@@ -147,6 +152,7 @@ class Plan:
             "evaluateEvery": self.evaluate_every,
             "checkpointEvery": self.checkpoint_every,
             "normBound": self.norm_bound,
+            "controlBound": self.control_bound,
             "precision": self.precision,
             "arithmetic": self.arithmetic,
             "initialModel": self.initial_model,

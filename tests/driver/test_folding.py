@@ -254,16 +254,22 @@ def test_the_distance_of_an_update_is_its_l2_norm(precision, cohort, tmp_path):
     expected = sum(float(((models[1][k].astype(float) - models[0][k]) ** 2).sum()) for k in SHAPES) ** 0.5
     update = paths[1] if precision == "f32" else as_change(paths[1], paths[0], schema, precision, tmp_path / "change")
     slack = 1e-12 if precision == "f32" else 1e-3
-    assert distance(paths[0], update, schema, precision) == pytest.approx(expected, rel=slack)
+    assert distance(paths[0], update, schema, precision) == {"": pytest.approx(expected, rel=slack)}
 
 
-def test_what_travels_beside_the_model_does_not_count_for_its_distance(tmp_path):
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_what_travels_beside_the_model_has_a_distance_of_its_own(precision, tmp_path):
+    """It is a change as it stands, whatever the model's side of it."""
     for name, (numbers, control) in {"a": (1.0, 5.0), "b": (3.0, 9.0)}.items():
         tensors = {"w": np.full(25, numbers, np.float32), "control/w": np.full(25, control, np.float32)}
         (tmp_path / name).write_bytes(safetensors.dump(tensors))
     schema = safetensors.schema_of(tensors)
-    assert distance(tmp_path / "a", tmp_path / "b", schema, extras=("control",)) == 10.0
-    assert distance(tmp_path / "a", tmp_path / "b", schema) == pytest.approx((25 * (4 + 16)) ** 0.5)
+    update = tmp_path / "b"
+    if precision != "f32":
+        update = as_change(update, tmp_path / "a", schema, precision, tmp_path / "change")
+    assert distance(tmp_path / "a", update, schema, precision, ("control",)) == {"": 10.0, "control": 45.0}
+    together = pytest.approx((25 * (4 + 16)) ** 0.5)
+    assert distance(tmp_path / "a", update, schema, precision) == {"": together}
 
 
 def test_a_scale_counts_with_the_numbers_of_its_own_group_alone(tmp_path):
@@ -282,7 +288,7 @@ def test_a_scale_counts_with_the_numbers_of_its_own_group_alone(tmp_path):
         one_fold("fedavg", [before], [tmp_path / "before"], updates, tmp_path, precision="int8", arithmetic=arithmetic)
         models.append(safetensors.load((tmp_path / "new").read_bytes())["w"])
     assert np.abs(models[0] - models[1]).max() < 1e-6
-    assert distance(tmp_path / "before", tmp_path / "odd", schema, "int8") < 1
+    assert distance(tmp_path / "before", tmp_path / "odd", schema, "int8")[""] < 1
 
 
 @pytest.mark.parametrize("kind", ["beside", "cut"])

@@ -61,6 +61,35 @@ async def test_an_update_beyond_the_norm_bound_is_refused(tmp_path, bound, accep
             assert (await send(world, alice, make_model(2.0), task)).accepted
 
 
+@pytest.mark.parametrize(
+    ("bounds", "moved", "control", "refused"),
+    [
+        ({"norm_bound": 920.0}, 3.0, 2.0, ""),  # 916.5 each
+        ({"norm_bound": 920.0}, 3.0, 1e30, "control"),
+        ({"norm_bound": 920.0}, 4.0, 0.0, "model"),
+        ({"norm_bound": 920.0, "control_bound": 400.0}, 3.0, 1.0, "control"),
+        ({"norm_bound": 920.0, "control_bound": 1400.0}, 3.0, 3.0, ""),
+        ({"control_bound": 400.0}, 9.0, 1.0, "control"),
+        ({"control_bound": 400.0}, 9.0, 0.5, ""),
+    ],
+)
+async def test_a_control_variate_is_bounded_by_itself(tmp_path, bounds, moved, control, refused):
+    """Finite or not: a huge one would stay in everybody's steps for the rest of the session."""
+    world = Attentive(tmp_path, metrics=(), strategy="scaffold", **bounds)
+    tensors = safetensors.load(make_model(moved))
+    beside = {"w": safetensors.load(make_model(control))["w"], "b": np.full(5, control / 3)}
+    raw = safetensors.dump(tensors | {f"control/{name}": tensor for name, tensor in beside.items()})
+    async with acting(world):
+        alice, _ = await world.joined(ALICE), await world.joined(BOB)
+        task = await alice.next_task(after=0, wait=30)
+        if refused:
+            with pytest.raises(RemoteProtocolError, match=f"the {refused} change") as caught:
+                await send(world, alice, raw, task)
+            assert caught.value.code == "norm"
+        else:
+            assert (await send(world, alice, raw, task)).accepted
+
+
 async def test_an_update_that_is_judged_is_not_here_yet(tmp_path, monkeypatch):
     world = Attentive(tmp_path, metrics=(), norm_bound=1.0)
     met = []

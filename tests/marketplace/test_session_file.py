@@ -88,6 +88,7 @@ evaluate_every = 3
 checkpoint_every = 4
 max_weight = 500
 norm_bound = 2.5
+control_bound = 7.5
 precision = "int8"
 arithmetic = "float"
 hyperparameters = {epochs = 2}
@@ -98,7 +99,8 @@ early_stop = {metric = "auc", target = 0.9, patience = 2}
     found = load(tmp_path, saying(said)).settings
     assert (found.over_selection, found.repeats, found.late_updates) == (1.3, 2, "use")
     assert (found.evaluation_timeout, found.evaluate_every, found.checkpoint_every) == (20, 3, 4)
-    assert (found.norm_bound, found.precision, found.arithmetic) == (2.5, "int8", "float")
+    assert (found.norm_bound, found.control_bound) == (2.5, 7.5)
+    assert (found.precision, found.arithmetic) == ("int8", "float")
     assert found.early_stop == EarlyStop("auc", target=0.9, patience=2)
     assert not found.begins_with_own_model()
     # What follows from elsewhere: the engine from us, the schema from the algorithm, the asset from continue_from.

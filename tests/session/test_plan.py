@@ -56,6 +56,7 @@ def test_what_a_plan_may_say_of_rounds_evaluations_and_the_wire():
         evaluateEvery=5,
         checkpointEvery=2,
         normBound=10,
+        controlBound=20,
         precision="int8",
         arithmetic="float",
         initialModel="participant",
@@ -64,6 +65,8 @@ def test_what_a_plan_may_say_of_rounds_evaluations_and_the_wire():
     assert (made.over_selection, made.evaluation_timeout, made.repeats, made.late_updates) == (1.5, 20.0, 3, "use")
     assert made.early_stop == EarlyStop("loss", "min", 0.5, 0.01, 4)
     assert (made.evaluate_every, made.checkpoint_every, made.norm_bound) == (5, 2, 10.0)
+    assert (made.bound(""), made.bound("control")) == (10.0, 20.0)
+    assert (plan(normBound=3).bound("control"), plan(controlBound=4).bound("")) == (3.0, None)
     assert (made.precision, made.arithmetic, made.initial_model) == ("int8", "float", "participant")
     assert made.initial_asset.startswith("did:nv:0a0a")
     assert plan(earlyStop={"metric": "loss", "target": 1}).early_stop == EarlyStop("loss", "max", 1.0, None, 1)
@@ -163,6 +166,7 @@ def test_a_plan_survives_its_ddo():
         ("evaluateEvery", 0, "an integer 1 to 100000, got 0"),
         ("checkpointEvery", -1, "an integer 0 to 100000"),
         ("normBound", 0, "a number above 0"),
+        ("controlBound", 0, "a number above 0"),
         ("normBound", math.inf, "a number 0 to"),
         ("precision", "f64", "one of f32, f16, bf16, int8, got f64"),
         ("arithmetic", "exact", "one of fixed, float, got exact"),
