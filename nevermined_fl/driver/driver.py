@@ -47,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 _SHORTEST_NAP = 0.02
 
+_LATEST = 120.0
+"""Seconds after a session's end: who has not come by then gave up (links after 60 s) and learns it from the session's record."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -102,6 +105,8 @@ class Driver:
             self._workshop = Workshop(plan, self._store, self._uploads, self.metrics)
             self._log = story.EventLog(folder / "events.jsonl", session_did, on_event)
             self._outputs = outputs
+            self._heard = folder / "heard.json"
+            self._ended = 0.0
             self._changed, self._turned = asyncio.Event(), asyncio.Event()
             self._work: effects.Aggregate | effects.Adopt | None = None
             self._ahead = time.time() - time.monotonic()
@@ -173,6 +178,7 @@ class Driver:
             number = self._write_down(now, event, signed)
             self.session = after
         self._log.write(story.tell(before, event, after, ordered, changed=changed), now, number)
+        self._note_end(before, after, now)
         if self.session.phase is not before.phase:
             self._work = None  # what is to be done now stands in the effects
         for effect in ordered:
@@ -255,8 +261,9 @@ class Driver:
             self._store.drop_copies()
         self._log.flush()
         self._status.write()
-        await self.service.farewell(farewell)
         session = self.session
+        left = self._ended + _LATEST - self.clock()
+        await self.service.farewell(min(farewell, max(0.0, left)), self._heard)
         return Outcome(session.phase is Phase.FINISHED, session.reason, model, session.history)
 
     async def _still(self, keeping: asyncio.Future[None]) -> None:
@@ -355,9 +362,14 @@ class Driver:
         for number, now, body in rows:
             event = events.from_json(body)
             before, (session, ordered) = session, step(session, event, now)
+            self._note_end(before, session, now)
             self._log.write(story.tell(before, event, session, ordered, changed=session != before), now, number)
         self._ahead = max(self._ahead, now - time.monotonic())
         return session
+
+    def _note_end(self, before: Session, after: Session, now: float) -> None:
+        if after.is_over() and not before.is_over():
+            self._ended = now
 
     def _is_over(self) -> bool:
         return self.session.is_over()

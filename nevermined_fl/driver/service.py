@@ -22,7 +22,7 @@ from nevermined_fl.errors import (
     RequestError,
     Unauthenticated,
 )
-from nevermined_fl.files import size_of
+from nevermined_fl.files import size_of, write_json
 from nevermined_fl.messages import Evaluate, Evaluated, Finish, Initialize, Joined, Report, Train, Verdict, Wait, decode
 from nevermined_fl.session import Phase, draw, effects, events
 from nevermined_fl.tokens import EVALUATED, REPORT, verify_job, verify_join_proof
@@ -199,13 +199,23 @@ class Service:
         self._conductor.handle(events.Left(participant))
         self._leaves[participant] += 1
 
-    async def farewell(self, seconds: float) -> None:
-        """Wait until everybody present has been told that the session is over, but not for ever."""
+    async def farewell(self, seconds: float, heard: Path) -> None:
+        """Wait until everybody present has been told that the session is over, but not for ever.
+
+        Args:
+            seconds: how long at most.
+            heard: the file that remembers who was told, so that a coordinator that comes back waits for the others alone.
+        """
+        session = self._conductor.session
+        self._told |= _recall(heard, session.turn)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not set(self._conductor.session.present()) <= self._told:
+                while not set(session.present()) <= self._told:
                     self._heard.clear()
                     await self._heard.wait()
+                    # Only now: in the turn of the loop in which the task was handed over, its answer went out.
+                    _remember(heard, session.turn, self._told)
+        _remember(heard, session.turn, self._told)
 
     def _judge_proof(self, request: JoinRequest, admitted: Admitted) -> str:
         """The proof's id, which counts as used when the join was done: where the disk was full it may come again."""
@@ -282,3 +292,17 @@ class Service:
             self._watch.refused(event.participant, self._conductor.session.turn, answer.code)
             return Verdict(accepted=False, code=answer.code, message=answer.message)
         return Verdict(accepted=True)
+
+
+def _recall(heard: Path, turn: int) -> set[str]:
+    """Who was told of the end that came in that turn: a session that went back for a lost model has another."""
+    try:
+        body = json.loads(heard.read_bytes())
+        return set(body["heard"]) if body["turn"] == turn else set()
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
+
+
+def _remember(heard: Path, turn: int, told: set[str]) -> None:
+    with suppress(OSError):  # it saves a wait; a full disk costs one
+        write_json(heard, {"turn": turn, "heard": sorted(told)})

@@ -44,7 +44,7 @@ PATIENT = 30.0
 """Seconds that a whole session may take; an undisturbed one takes half of one."""
 
 _FAREWELL = 2.0
-"""Seconds; a coordinator that was killed after it told everybody the end cannot know that it did."""
+"""Seconds that a coordinator waits for a participant that was killed when all was over."""
 
 KINDS = {
     "fedadam": {"strategy": "fedadam", "strategy_options": (("learning_rate", 0.05),), "checkpoint_every": 2},
