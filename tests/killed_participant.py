@@ -20,6 +20,7 @@ from federation import did, make_plan
 
 from nevermined_fl import precision
 from nevermined_fl.codecs import safetensors
+from nevermined_fl.digests import digest_file
 from nevermined_fl.errors import NotFound
 from nevermined_fl.files import sha256_bytes, sha256_file
 from nevermined_fl.messages import Evaluate, Finish, Joined, Train, Verdict
@@ -89,7 +90,7 @@ class Coordinator:
         shutil.copyfile(self.folder / f"change-{number}", into)
 
     async def send_update(self, *, round_number, digest, path):
-        assert sha256_file(path) == digest
+        assert digest_file(path, digest) == digest
 
     async def report(self, report):
         return self._count(report.update)
