@@ -1,7 +1,7 @@
 """A participant that is killed at the n-th change of a file, for every n: run as a program, which forks one for each.
 
-It takes part in three rounds of SCAFFOLD with int8 changes, so that everything that can be kept is kept. What a
-coordinator would remember is in files beside it. Prints how many kills were tried, or what differs from the run that
+It takes part in four rounds of SCAFFOLD with int8 changes, so that everything that can be kept is kept, and comes too
+late in the second of them. What a coordinator would remember is in files beside it. Prints how many kills were tried, or what differs from the run that
 nobody disturbed.
 """
 
@@ -29,7 +29,7 @@ from nevermined_fl.session import draw
 from nevermined_fl.tokens import JobKey
 from nevermined_fl.trainers.child import Measured, Trained
 
-SESSION, ME, ROUNDS, KILLED = did("session"), did("me"), 3, 9
+SESSION, ME, ROUNDS, LATE, KILLED = did("session"), did("me"), 4, 2, 9
 INITIAL = safetensors.dump({"w": np.zeros(3000, np.float32), "b": np.ones(5, np.float64)})
 PLAN = make_plan([ME], INITIAL, rounds=ROUNDS, strategy="scaffold", precision="int8")
 CHANGES = ("os.rename", "os.remove", "os.truncate")
@@ -93,6 +93,12 @@ class Coordinator:
         assert digest_file(path, digest) == digest
 
     async def report(self, report):
+        if report.update in self.answers():
+            return Verdict(accepted=True)
+        if (late := f"late:{report.update}") in self.answers() or report.round == LATE:
+            if late not in self.answers():
+                self._count(late)
+            return Verdict(accepted=False, code="late")
         return self._count(report.update)
 
     async def evaluated(self, evaluated):

@@ -289,7 +289,9 @@ class Service:
         answer = self._conductor.handle(event, signed=signed)
         self._metrics.answered(kind, answer.code if isinstance(answer, effects.Reject) else "accepted")
         if isinstance(answer, effects.Reject):
-            self._watch.refused(event.participant, self._conductor.session.turn, answer.code)
+            session = self._conductor.session
+            if event.round == session.round:  # of an earlier one it only asks how that ended
+                self._watch.refused(event.participant, session.turn, answer.code)
             return Verdict(accepted=False, code=answer.code, message=answer.message)
         return Verdict(accepted=True)
 

@@ -1,4 +1,4 @@
-"""Control: SCAFFOLD's control variate of this participant, ``c_i``: all the changes of it that it ever finished, added up.
+"""Control: SCAFFOLD's control variate of this participant, ``c_i``: all the changes of it that ever counted, added up.
 
 The update carries the change, so that the coordinator can add up everybody's; the sum stays here. Its file has the
 model's tensors.

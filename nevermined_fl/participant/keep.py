@@ -2,15 +2,15 @@
 
 An update is finished at the moment in which ``kept.json`` names it: a process that is killed before has done nothing,
 one that is killed after will never train it again. The newest is kept, and the newest of a round before it: a
-coordinator that lost a model asks one round back, and error feedback goes on from what was kept, whatever was begun,
-refused or killed in between.
+coordinator that lost a model asks one round back. So is the one that the newest builds on: error feedback and control
+variates go on from what counted, whatever was begun, refused or killed in between.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from nevermined_fl.digests import digest_file
@@ -29,7 +29,8 @@ class Kept:
     """A finished update: what it answers, and what is reported with it.
 
     ``update`` is the digest of the file that travels, ``residual`` of what it left out for precision's sake, ``control``
-    of SCAFFOLD's control variate after it; empty where the plan has no such thing.
+    of SCAFFOLD's control variate after it; empty where the plan has no such thing. ``refused`` is the coordinator's last
+    word on it, as far as it is known.
     """
 
     round: int
@@ -40,6 +41,11 @@ class Kept:
     metrics: dict[str, float]
     residual: str = ""
     control: str = ""
+    refused: bool = False
+
+    def is_basis(self) -> bool:
+        """Whether later updates could build on it."""
+        return bool(self.residual or self.control)
 
 
 class Keep:
@@ -60,9 +66,9 @@ class Keep:
                 return kept
         return None
 
-    def before(self, round_number: int) -> Kept | None:
-        """The newest update of a round before that one: what the next one builds on."""
-        return next((kept for kept in self._all if kept.round < round_number), None)
+    def earlier(self, round_number: int) -> tuple[Kept, ...]:
+        """Updates of rounds before that one on which its update could build, newest first; none that was refused."""
+        return tuple(kept for kept in self._all if kept.round < round_number and kept.is_basis() and not kept.refused)
 
     def left(self, kept: Kept | None, kind: str) -> Path | None:
         """The ``residual`` or ``control`` that an update left behind, whole; None when there is none."""
@@ -79,12 +85,21 @@ class Keep:
         """Where the ``update``, ``residual`` or ``control`` of that round and seed is, or goes."""
         return self._folder / f"{round_number}-{seed}.{kind}"
 
-    def add(self, kept: Kept) -> None:
-        """From now on this is the newest; what it does not build on goes."""
-        older = self.before(kept.round)
-        self._all = (kept, older) if older else (kept,)
-        write_json(self._folder / "kept.json", [asdict(one) for one in self._all])
+    def add(self, kept: Kept, basis: Kept | None = None) -> None:
+        """From now on this is the newest. The one of a round before it stays, and the one that it builds on."""
+        older = next((one for one in self._all if one.round < kept.round), None)
         self._whole.update(self._files(kept))
+        self._write((kept, *(one for one in self._all if one in (older, basis))))
+
+    def note(self, kept: Kept, *, refused: bool) -> None:
+        """What the coordinator said of it. When that is news, nothing that came after it builds on the right one."""
+        if kept.is_basis() and kept.refused != refused:
+            noted = replace(kept, refused=refused)
+            self._write(tuple(noted if one == kept else one for one in self._all if one.round <= kept.round))
+
+    def _write(self, kept: tuple[Kept, ...]) -> None:
+        self._all = kept
+        write_json(self._folder / "kept.json", [asdict(one) for one in kept])
         self._tidy()
 
     def _load(self) -> tuple[Kept, ...]:

@@ -2,7 +2,8 @@
 
 With a precision below f32 what travels is the change against the round's model, and what rounding left out of it, the
 residual, is added to the next change (error feedback). With SCAFFOLD the participant's control variate grows by the
-change of it that the update carries.
+change of it that the update carries. Both go on from the basis, the last update that the coordinator counted: what a
+refused one left behind was never given to anybody.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
 __all__ = ["finish"]
 
 
-def finish(keep: Keep, plan: Plan, task: Train, *, model: Path, whole: Path, trained: Trained) -> Kept:
+def finish(
+    keep: Keep, plan: Plan, task: Train, *, basis: Kept | None, model: Path, whole: Path, trained: Trained
+) -> Kept:
     """Make the update of ``whole``, what came through the gate, and keep it."""
-    before = keep.before(task.round)
     update = keep.path(task.round, task.seed, "update")
     control = residual = ""
     if plan.carried() != plan.schema:
         into = keep.path(task.round, task.seed, "control")
-        control = add_change(keep.left(before, "control"), whole, into, plan)
+        control = add_change(keep.left(basis, "control"), whole, into, plan)
     digest = trained.digest
     if plan.precision == "f32":
         whole.replace(update)
@@ -39,7 +41,7 @@ def finish(keep: Keep, plan: Plan, task: Train, *, model: Path, whole: Path, tra
         made = precision.encode_change(
             model,
             whole,
-            residual_in=keep.left(before, "residual"),
+            residual_in=keep.left(basis, "residual"),
             residual_out=keep.path(task.round, task.seed, "residual"),
             into=update,
             schema=plan.carried(),
@@ -49,5 +51,5 @@ def finish(keep: Keep, plan: Plan, task: Train, *, model: Path, whole: Path, tra
     kept = Kept(
         task.round, task.model, task.seed, digest, trained.examples, trained.metrics, residual=residual, control=control
     )
-    keep.add(kept)
+    keep.add(kept, basis)
     return kept

@@ -47,6 +47,8 @@ __all__ = ["Credentials", "Participant"]
 logger = logging.getLogger(__name__)
 
 _WAIT = 25.0
+_OVER = "over"
+"""Code of a verdict that says nothing of what was reported: a session that lost its model goes on after its end."""
 _REJOINS = 5
 """How often it joins again without being asked anything in between."""
 
@@ -200,14 +202,29 @@ class Participant:
             until = time.monotonic() + task.remaining
             model = await self._models.get(task.model)
             whole = self._keep.path(task.round, task.seed, "whole")
-            control = self._keep.left(self._keep.before(task.round), "control")
+            basis = await self._basis(task.round)
+            control = self._keep.left(basis, "control")
             fit = self._trainer.fit(model, task.seed, whole, until - time.monotonic(), control=control)
             trained = await work_on(task, fit, self._link)
             kept = await asyncio.to_thread(
-                finish, self._keep, self._plan, task, model=model, whole=whole, trained=trained
+                finish, self._keep, self._plan, task, basis=basis, model=model, whole=whole, trained=trained
             )
             self._tell("round_trained", round=task.round, examples=kept.examples)
         await self._deliver(kept, task.model, task.attempt)
+
+    async def _basis(self, round_number: int) -> Kept | None:
+        """What the update of that round builds on: the newest one of a round before it that counts.
+
+        Whether it does is asked again, by the same report: the answer may never have come, and a coordinator that began
+        the round again, or found the update damaged, has dropped what it had accepted.
+        """
+        for kept in self._keep.earlier(round_number):
+            verdict = await self._report(kept, kept.model)
+            if verdict.accepted:
+                return kept
+            if verdict.code == _OVER:
+                _heed(verdict)
+        return None
 
     async def _initialize(self, task: Initialize) -> None:
         """Make the first model, which nobody has yet; it travels as an update of round 0."""
@@ -223,8 +240,14 @@ class Participant:
         path = self._keep.path(kept.round, kept.seed, "update")
         await self._link.send_update(round_number=kept.round, digest=kept.update, path=path)
         self._tell("update_sent", round=kept.round)
+        _heed(await self._report(kept, model, attempt))
+
+    async def _report(self, kept: Kept, model: str, attempt: int = 0) -> Verdict:
         report = Report(self._who.session, kept.round, model, kept.update, kept.examples, kept.metrics, attempt)
-        _heed(await self._link.report(report))
+        verdict = await self._link.report(report)
+        if verdict.code != _OVER:
+            self._keep.note(kept, refused=not verdict.accepted)
+        return verdict
 
     async def _evaluate(self, task: Evaluate) -> None:
         until = time.monotonic() + task.remaining

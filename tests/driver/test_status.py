@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from driver_world import Attentive, acting, reached, told
@@ -112,3 +113,21 @@ async def test_the_deadline_is_on_the_clock_of_whoever_reads_it(tmp_path, monkey
         assert 37.0 < body["remaining"] <= 47.0
         assert 37.0 < body["deadline"] - time.time() <= 47.0
         assert _without_clocks(body) == _without_clocks(world.driver._status.body())
+
+
+async def test_asking_again_after_an_earlier_round_refuses_nothing_of_this_one(tmp_path):
+    """Whoever builds on an update asks whether it counted; meanwhile it trains."""
+    world = Attentive(tmp_path, rounds=2, metrics=())
+    async with acting(world) as actors:
+        actors.hold(ALICE, 2)
+        actors.hold(BOB, 2)
+        actors.begin()
+        await reached(world, lambda session: session.round == 2 and session.phase is Phase.REPORTING)
+        session = world.driver.session
+        (alice,) = [update for update in session.history[0].updates if update.participant == ALICE]
+        link = await world.joined(ALICE)
+        await link.next_task(after=0, wait=30)
+        again = Report(SESSION, 1, session.model_before(1), alice.update, 10, {})
+        assert (await link.report(again)).accepted
+        assert (await link.report(replace(again, update=digest(b"another")))).code == "other_answer"
+        assert states(world)[0] == {"state": "training"}
