@@ -15,6 +15,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from nevermined_fl.transports.http.stream import Stream
+
 if TYPE_CHECKING:
     import socket
     import ssl
@@ -47,7 +49,7 @@ class Door:
     def __init__(
         self,
         sock: socket.socket,
-        factory: Callable[[], asyncio.BaseProtocol],
+        factory: Callable[[], asyncio.Protocol],
         context: ssl.SSLContext | None,
         *,
         most: int = _MOST,
@@ -97,11 +99,10 @@ class Door:
         await asyncio.wait(self._inside, timeout=max(0.0, rest) or None, return_when=asyncio.FIRST_COMPLETED)
 
     async def _shake(self, sock: socket.socket) -> None:
-        timeout = _HANDSHAKE if self._context else None
         with suppress(OSError):  # it hung up, or speaks no TLS: no news
-            await asyncio.get_running_loop().connect_accepted_socket(
-                self._factory, sock, ssl=self._context, ssl_handshake_timeout=timeout
-            )
+            stream = Stream(sock, self._context)
+            await stream.handshake(_HANDSHAKE)
+            stream.start(self._factory())
 
     def _passed(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
         del self._inside[task]

@@ -1,21 +1,28 @@
-"""Receiving a body: from the socket into a block, and from the block, in a thread, into the sink.
+"""Receiving a body: from the socket into a block, and from the block into the sink.
 
-A large body does not pass through aiohttp, which copies it three times: its connection is handed to an ``Intake``. It ends
-with the answer, for aiohttp's parser would still wait for the body.
+A large body does not pass through aiohttp, which copies it three times: a thread takes it off the connection as long as
+there is something to take (``stream``). The connection ends with the answer, for aiohttp's parser would still wait for the
+body.
+
+Rule 1: memory for bodies is one block per thread, however many come at once. Rule 2: what came is handed on at once, so
+that a slow and shaky line gets on; but a slow line is left alone for a moment, and holds no thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
+import threading
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from nevermined_fl.errors import TransportError
-from nevermined_fl.transports.http.intake import IDLE, Intake
-from nevermined_fl.transports.http.pool import Pool
+from nevermined_fl.transports.http.stream import AGAIN, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import socket
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from concurrent.futures import Executor
 
     from aiohttp import web
@@ -24,19 +31,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Receiver"]
 
+_IDLE = 60.0
 _AT_ONCE = 512 * 1024
 """An update of at most so many bytes is taken in without a thread: that would cost more than the digest.
 
 The end of a larger one is not: what came before may be read again with it, and the whole is judged.
 """
+_BLOCK = 1 << 20
+_NUMBER = 8
+"""Bytes of the largest number. A block begins where it lies in the file, modulo this: numbers are then aligned."""
+_TURN = 8 << 20
+"""Bytes after which somebody else has a turn."""
+_MUCH = 64 * 1024
+"""Bytes that a fast line brings at once; more of them come within a moment."""
+_MOMENT_MS = 2
+_NAP = 0.1
+"""Seconds for which a slow line is left alone."""
 
 
 class Receiver:
-    """Takes bodies in; ``executor`` runs what the sinks do with them."""
+    """Takes bodies in; ``executor`` runs what moves them."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
-        self._pool = Pool()
         self._taken: WeakSet[asyncio.Transport] = WeakSet()
 
     def has_taken(self, request: web.Request) -> bool:
@@ -44,47 +61,95 @@ class Receiver:
         return request.transport in self._taken
 
     async def receive(self, request: web.Request, sink: UpdateSink, total: int) -> None:
-        """Put the body into the sink and commit it when all is there."""
+        """Put the body into the sink and commit it when all is there.
+
+        Raises:
+            ConnectionResetError: the body ended early.
+            TransportError: nothing came for a minute.
+        """
         length = request.content_length or 0
-        run = _at_once if total <= _AT_ONCE else self._run
-        if length <= _AT_ONCE:
-            await _receive_small(request, sink, length, run)
-            if sink.offset == total:
-                await run(sink.commit)
-        else:
+        if length > _AT_ONCE:
             await self._receive_large(request, sink, length, total)
+            return
+        run = _at_once if total <= _AT_ONCE else self._run
+        await _receive_small(request, sink, length, run)
+        if sink.offset == total:
+            await run(sink.commit)
 
     async def _receive_large(self, request: web.Request, sink: UpdateSink, length: int, total: int) -> None:
-        transport, protocol = request.transport, request.protocol
-        if transport is None:
+        stream = request.transport
+        if not isinstance(stream, Stream):
             raise ConnectionResetError
         end = sink.offset + length
-        # What aiohttp took off the wire meanwhile; nothing is awaited from here until the intake stands in for it.
+        # What aiohttp took off the wire meanwhile; it reads on when some of that is taken.
         pieces = list(iter(request.content.read_nowait, b""))
-        intake = Intake(transport, protocol, self._pool)
-        transport.set_protocol(intake)
-        self._taken.add(transport)
+        stream.pause_reading()
+        self._taken.add(stream)
         try:
             for piece in pieces:
-                await self._run(_take_in, sink, memoryview(piece), total)
-            intake.expect(end - sink.offset, first=sink.offset)
-            while block := await intake.filled():
-                await self._run(_take_in, sink, block, total)
-                intake.hand_back()
+                await self._run(sink.write, memoryview(piece))
+            while sink.offset < end:
+                async with _patience():
+                    await stream.readable()
+                came = await stream.work(self._executor, _take_in, sink, end)
+                if came < _MUCH < end - sink.offset:
+                    await asyncio.sleep(_NAP)
+        except ConnectionResetError:
+            stream.close()  # whoever has hung up wants no answer
+            raise
         finally:
-            intake.let_go()
-            transport.set_protocol(protocol)
-            transport.resume_reading()  # who still sends a body that was refused gets to read why
+            stream.resume_reading()  # who still sends a body that was refused gets to read why
+        if end == total:
+            await self._run(sink.commit)
         request.content.feed_eof()
 
     async def _run(self, work: Callable[..., None], *arguments: object) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
 
 
-def _take_in(sink: UpdateSink, block: memoryview, total: int) -> None:
-    sink.write(block)
-    if sink.offset == total:
-        sink.commit()
+class _Own(threading.local):
+    """One block per thread."""
+
+    def __init__(self) -> None:
+        self.block = memoryview(bytearray(_BLOCK))
+
+
+_own = _Own()
+
+
+def _take_in(sock: socket.socket, sink: UpdateSink, end: int) -> int:
+    """In a thread: bytes from the socket to the sink as long as there are any; how many."""
+    came = 0
+    while sink.offset < end and came < _TURN:
+        block = _own.block[sink.offset % _NUMBER :][: end - sink.offset]
+        count, is_over = _fill(sock, block)
+        if count:
+            sink.write(block[:count])
+        if is_over:
+            raise ConnectionResetError
+        came += count
+        if count < len(block):
+            break
+    return came
+
+
+def _fill(sock: socket.socket, block: memoryview) -> tuple[int, bool]:
+    """How many bytes are there, or will be in a moment, and whether no more will come."""
+    poll, count = select.poll(), 0
+    poll.register(sock, select.POLLIN)
+    while count < len(block):
+        try:
+            came = sock.recv_into(block[count:])
+        except AGAIN:
+            if count >= _MUCH and poll.poll(_MOMENT_MS):
+                continue
+            break
+        except OSError:
+            came = 0
+        if not came:
+            return count, True
+        count += came
+    return count, False
 
 
 async def _at_once(work: Callable[..., None], *arguments: object) -> None:
@@ -105,8 +170,14 @@ async def _receive_small(
 
 
 async def _chunk(request: web.Request) -> bytes:
+    async with _patience():
+        return await request.content.readany()
+
+
+@asynccontextmanager
+async def _patience() -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(IDLE):
-            return await request.content.readany()
+        async with asyncio.timeout(_IDLE):
+            yield
     except TimeoutError as error:
         raise TransportError("nothing came for a minute") from error

@@ -1,29 +1,35 @@
-"""Sending a file: small ones at once, large ones by the kernel, or over TLS block by block from one buffer."""
+"""Sending a file: small ones at once, large ones in a thread: by the kernel, or over TLS block by block."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import ssl
+import threading
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from nevermined_fl.errors import NotFound
+from nevermined_fl.transports.http.stream import AGAIN, Stream
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable
+    from concurrent.futures import Executor
     from pathlib import Path
 
 __all__ = ["send_file"]
 
 _AT_ONCE = 512 * 1024
-_BLOCK = 128 * 1024
-"""Of this size are also the buffers that TLS keeps for each connection."""
-_TURN = 4
-"""Blocks after which somebody else has a turn."""
+_FIRST = 64 * 1024
+_BLOCK = 256 * 1024
+_TURN = 8 << 20
+"""Bytes after which somebody else has a turn."""
 _IDLE = 60.0
 
 
-async def send_file(request: web.Request, path: Path) -> web.StreamResponse:
+async def send_file(request: web.Request, path: Path, executor: Executor) -> web.StreamResponse:
     """A file from where ``Range: bytes=N-`` says; what is asked beyond its end is refused.
 
     Raises:
@@ -45,7 +51,7 @@ async def send_file(request: web.Request, path: Path) -> web.StreamResponse:
         response.content_length = size - start
         await response.prepare(request)
         try:
-            await (_encrypt if request.secure else _hand_over)(request, response, handle, start, size)
+            await _send(request, response, executor, handle, start)
             await response.write_eof()
         except BaseException:
             if request.transport is not None:
@@ -61,22 +67,69 @@ def _start(request: web.Request) -> int:
         raise web.HTTPRequestRangeNotSatisfiable from error
 
 
-async def _hand_over(request: web.Request, response: web.StreamResponse, handle: int, position: int, size: int) -> None:
-    """The kernel sends it, after a first block that brings the header along, which aiohttp holds back until then."""
-    await response.write(os.pread(handle, _BLOCK, position))
-    assert request.transport is not None
-    rest = position + _BLOCK
-    with os.fdopen(handle, "rb", buffering=0, closefd=False) as file:
-        await asyncio.get_running_loop().sendfile(request.transport, file, rest, size - rest, fallback=False)
+async def _send(
+    request: web.Request, response: web.StreamResponse, executor: Executor, handle: int, position: int
+) -> None:
+    """A first piece brings the header along, which aiohttp holds back until then."""
+    stream = request.transport
+    if not isinstance(stream, Stream):
+        raise ConnectionResetError
+    size, first = os.fstat(handle).st_size, os.pread(handle, _FIRST, position)
+    await response.write(first)
+    position += len(first)
+    stream.pause_reading()
+    try:
+        await _patiently(stream.flushed())
+        while (position := await stream.work(executor, _pour, handle, position, size)) < size:
+            await _patiently(stream.writable())
+    finally:
+        stream.resume_reading()
 
 
-async def _encrypt(request: web.Request, response: web.StreamResponse, handle: int, position: int, size: int) -> None:
-    """A view is cut without copying, and TLS cuts what it is given into records of 16 KiB."""
-    block = memoryview(bytearray(_BLOCK))
-    while position < size:
-        count = os.preadv(handle, [block], position)
-        async with asyncio.timeout(_IDLE):
-            await response.write(block[:count])
+async def _patiently(waiting: Awaitable[None]) -> None:
+    async with asyncio.timeout(_IDLE):
+        await waiting
+
+
+class _Own(threading.local):
+    """One block per thread."""
+
+    def __init__(self) -> None:
+        self.block = memoryview(bytearray(_BLOCK))
+
+
+_own = _Own()
+
+
+def _pour(sock: socket.socket, handle: int, position: int, size: int) -> int:
+    """In a thread: bytes of the file to the socket as long as it takes any; where it got to."""
+    pour = _encrypt if isinstance(sock, ssl.SSLSocket) else _hand_over
+    return pour(sock, handle, position, min(size, position + _TURN))
+
+
+def _hand_over(sock: socket.socket, handle: int, position: int, until: int) -> int:
+    """By the kernel."""
+    while position < until:
+        try:
+            sent = os.sendfile(sock.fileno(), handle, position, until - position)
+        except AGAIN:
+            break
+        if not sent:
+            raise ConnectionResetError("the file became shorter")
+        position += sent
+    return position
+
+
+def _encrypt(sock: socket.socket, handle: int, position: int, until: int) -> int:
+    """Block by block; OpenSSL takes a record of 16 KiB at a time."""
+    while position < until:
+        count, sent = os.preadv(handle, [_own.block[: until - position]], position), 0
+        if not count:
+            raise ConnectionResetError("the file became shorter")
+        while sent < count:
+            try:
+                sent += sock.send(_own.block[sent:count])
+            except AGAIN:
+                return position + sent
         position += count
-        if position // _BLOCK % _TURN == 0:
-            await asyncio.sleep(0)  # a peer that is fast does not keep the others waiting
+    return position

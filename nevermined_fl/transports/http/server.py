@@ -216,7 +216,7 @@ class HttpServer:
         return await self._send(request, path, participant)
 
     async def _send(self, request: web.Request, path: Path, participant: str) -> web.StreamResponse:
-        response = await send_file(request, path)
+        response = await send_file(request, path, self._threads)
         self._service.fetched(participant)
         return response
 
