@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +119,43 @@ def header_length(prefix: bytes) -> int:
 
 def header_bytes(schema: Iterable[TensorSchema]) -> bytes:
     """Length and header of a model: the only header that ``check`` lets pass."""
+    return _layout(tuple(schema)).header
+
+
+def file_size(schema: Iterable[TensorSchema]) -> int:
+    """Bytes of the file of any model with that schema."""
+    return _layout(tuple(schema)).size
+
+
+def runs(schema: Iterable[TensorSchema]) -> tuple[Run, ...]:
+    """Where the numbers of each dtype lie, in the order of the file; at most one run per dtype."""
+    return _layout(tuple(schema)).runs
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What follows from a schema alone."""
+
+    header: bytes
+    size: int
+    runs: tuple[Run, ...]
+
+
+@lru_cache(maxsize=16)
+def _layout(schema: tuple[TensorSchema, ...]) -> _Layout:
+    """Kept, because a session has a few schemas and asks many times in each round."""
+    header, sizes = _header(schema), dict.fromkeys(WIRE_DTYPES, 0)
+    for tensor in schema:
+        sizes[tensor.dtype] += tensor.size()
+    offset, found = len(header), []
+    for dtype, size in sizes.items():
+        if size:
+            found.append(Run(dtype, offset, offset + size))
+        offset += size
+    return _Layout(header, offset, tuple(found))
+
+
+def _header(schema: Iterable[TensorSchema]) -> bytes:
     body: dict[str, Any] = {}
     begin = 0
     for tensor in _ordered(schema):
@@ -127,23 +165,6 @@ def header_bytes(schema: Iterable[TensorSchema]) -> bytes:
     raw = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-len(raw) % 8)
     return len(raw).to_bytes(8, "little") + raw
-
-
-def file_size(schema: Sequence[TensorSchema]) -> int:
-    """Bytes of the file of any model with that schema."""
-    return len(header_bytes(schema)) + sum(tensor.size() for tensor in schema)
-
-
-def runs(schema: Sequence[TensorSchema]) -> tuple[Run, ...]:
-    """Where the numbers of each dtype lie, in the order of the file; at most one run per dtype."""
-    offset = len(header_bytes(schema))
-    found = []
-    for dtype in WIRE_DTYPES:
-        size = sum(tensor.size() for tensor in schema if tensor.dtype == dtype)
-        if size:
-            found.append(Run(dtype, offset, offset + size))
-        offset += size
-    return tuple(found)
 
 
 def check(header: Header, schema: Sequence[TensorSchema]) -> None:
