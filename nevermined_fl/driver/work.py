@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from nevermined_fl.codecs import delta
-from nevermined_fl.codecs.blocks import pieces
+from nevermined_fl.codecs.blocks import count_of, pieces
 from nevermined_fl.driver.desk import Desk, Source
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ _BLOCK = 64 * 1024
 _AT_ONCE_BYTES = 32 << 20
 """Of blocks of all updates, per thread, for strategies that need them at the same time."""
 _THREADS = min(4, os.cpu_count() or 1)
+_WORTH_THREADS = 1 << 20
+"""Numbers of all updates from which on starting threads takes less time than it saves."""
 
 
 @contextmanager
@@ -56,7 +58,8 @@ class Work:
         self.schema, self.updates = schema, updates
         _keep_freed_memory()
         self._pieces = pieces(schema, count)
-        self._threads = min(_THREADS, len(self._pieces))
+        is_small = len(updates) * count_of(schema) < _WORTH_THREADS
+        self._threads = 1 if is_small else min(_THREADS, len(self._pieces))
         self._desks: SimpleQueue[Desk] = SimpleQueue()
         for _ in range(self._threads):
             self._desks.put(Desk(previous, updates, count, at_once=at_once))
