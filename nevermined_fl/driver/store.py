@@ -25,6 +25,9 @@ __all__ = ["Store"]
 
 logger = logging.getLogger(__name__)
 
+_AT_ONCE = 1 << 30
+"""Bytes that the kernel is asked to copy in one go."""
+
 
 class Store:
     """Models and changes by digest, states by round, in one folder."""
@@ -102,7 +105,7 @@ class Store:
 
     def heal_state(self, round_number: int) -> bool:
         """Whether the server's state after a round is here and undamaged, if need be from its second copy."""
-        found = {path.with_suffix("") for path in self._states.glob(f"{round_number}-*")}
+        found = {path.with_suffix("") for path in self._of_round(round_number)}
         return any(_heal(path, f"sha256:{path.name.partition('-')[2]}") for path in found)
 
     def new_model(self, round_number: int) -> Path:
@@ -119,7 +122,7 @@ class Store:
 
     def keep(self, round_number: int, base: str, digest: str) -> None:
         """Name what a round made by its digests; an earlier attempt at that round is forgotten."""
-        for old in self._states.glob(f"{round_number}-*"):
+        for old in self._of_round(round_number):
             old.unlink()
         state = self.new_state(round_number)
         if state.exists():
@@ -130,29 +133,31 @@ class Store:
 
     def state(self, round_number: int) -> Path:
         """The server's state after a round; where it would be, if there is none."""
-        found = (path for path in self._states.glob(f"{round_number}-*") if not path.suffix)
+        found = (path for path in self._of_round(round_number) if not path.suffix)
         return next(found, self._states / f"{round_number}-none")
 
     def secure(self, digest: str, round_number: int) -> None:
         """Make a round's model and state survive the loss of power and damage to a file; from any thread."""
         for path in (self.path(digest), self.state(round_number)):
-            if path.exists() and not _second(path).exists():
+            if not path.exists():
+                continue
+            if not _second(path).exists():
                 with storage("the second copy of a model", size_of(path)):
                     _copy(path, _second(path))
-        with storage("the new model"):
-            for folder in (self._models, self._states):
-                _sync(folder)
+            with storage("the new model"):
+                _sync(path.parent)
 
     def clean(self, rounds: Collection[int], keep: Collection[str]) -> None:
         """Drop what belongs to no model of ``keep`` and no state of ``rounds``; changes stay that lead to what is kept."""
         models = [path for digest in keep for path in (self.path(digest), self.extended(digest))]
-        kept = {*models, *(_second(path) for path in models)}
+        kept = {path.name for model in models for path in (model, _second(model))}
         endings = tuple(f"-{digest.removeprefix('sha256:')[:32]}.change" for digest in keep)
         for path in self._models.iterdir():
-            if path not in kept and not path.name.endswith(endings) and not path.name.startswith("round-"):
+            if path.name not in kept and not path.name.endswith(endings) and not path.name.startswith("round-"):
                 path.unlink(missing_ok=True)
-        for path in self._states.glob("*-*"):
-            if path.name.partition("-")[0] not in {"round", *map(str, rounds)}:
+        beginnings = ("round", *map(str, rounds))
+        for path in self._states.iterdir():
+            if "-" in path.name and path.name.partition("-")[0] not in beginnings:
                 path.unlink(missing_ok=True)
 
     def drop_copies(self) -> None:
@@ -161,6 +166,10 @@ class Store:
             for path in folder.iterdir():
                 if path.suffix in {".second", ".change", ".extended"}:
                     path.unlink()
+
+    def _of_round(self, round_number: int) -> list[Path]:
+        """All that is kept of the server's state after a round."""
+        return [path for path in self._states.iterdir() if path.name.startswith(f"{round_number}-")]
 
 
 def _second(path: Path) -> Path:
@@ -183,12 +192,16 @@ def _copy(source: Path, into: Path) -> None:
     """Whole or not at all, and both on the disk when it is done."""
     part = into.with_name(f"{into.name}.part")
     try:
-        shutil.copyfile(source, part)
-        _sync(source)
-        _sync(part)
+        with source.open("rb", buffering=0) as old, part.open("wb", buffering=0) as new:
+            # Never by reference, as copy_file_range may: damage to the blocks of one would be damage to both.
+            while os.sendfile(new.fileno(), old.fileno(), None, _AT_ONCE):
+                pass
+            os.fsync(old.fileno())
+            os.fsync(new.fileno())
         part.replace(into)
-    finally:
+    except BaseException:
         part.unlink(missing_ok=True)
+        raise
 
 
 def _is_digest(digest: str) -> bool:
