@@ -41,6 +41,7 @@ class Spool:
         self._spares = folder.with_name(f"{folder.name}-spare")
         for path in (self._folder, self._spares):
             path.mkdir(parents=True, exist_ok=True)
+        self._unused = list(self._spares.iterdir())
         self._schema = tuple(schema)
         self._sinks: dict[Path, Sink] = {}
         self._of: dict[tuple[int, str], set[Path]] = {}  # a folder of a thousand files is not listed for each of them
@@ -121,8 +122,9 @@ class Spool:
 
     def make_room(self) -> None:
         """Give back what spares take."""
-        for path in self._spares.iterdir():
-            path.unlink(missing_ok=True)
+        with suppress(IndexError):
+            while True:
+                self._unused.pop().unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close every file; what came stays."""
@@ -154,9 +156,11 @@ class Spool:
         if (sink := self._sinks.pop(path, None)) is not None:
             sink.close()
         path.with_suffix(".part").unlink(missing_ok=True)
-        if self.update_size >= _WORTH_SPARING and path.exists():
-            path.replace(self._spares / path.name)
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if self.update_size >= _WORTH_SPARING:
+                self._unused.append(path.replace(self._spares / path.name))
+            else:
+                path.unlink()
         number, short, _ = path.name.split("-")
         key = int(number), short
         self._of.get(key, set()).discard(path)
@@ -164,11 +168,9 @@ class Spool:
             self._of.pop(key, None)
 
     def _reuse(self, part: Path) -> None:
-        """Called from many threads: what another one took first is not there any more."""
-        for path in self._spares.iterdir():
-            with suppress(FileNotFoundError):
-                path.replace(part)
-                return
+        """Called from many threads: each takes another one."""
+        with suppress(IndexError, FileNotFoundError):
+            self._unused.pop().replace(part)
 
 
 def _short(participant: str) -> str:
