@@ -44,6 +44,7 @@ def write(session: Session, store: Store, folder: Path) -> str:
     digest = ""
     with storage("the outputs"):
         folder.mkdir(parents=True, exist_ok=True)
+    drop_damaged(session, folder)
     if session.phase is Phase.FINISHED:
         keep_checkpoints(session, store, folder)
         # What is whole stays: the store's copy has outlived its second one and may be damaged by now.
@@ -87,40 +88,89 @@ def published(session: Session, folder: Path) -> str:
 
 
 def keep_checkpoints(session: Session, store: Store, folder: Path) -> None:
-    """Keep the models of committed rounds that the plan wants kept, as far as they are still here."""
+    """Keep, durably, the models of committed rounds that the plan wants kept, as far as they are still here."""
     every = session.plan.checkpoint_every
     for done in session.history[-2:] if every else ():
         into = _checkpoint(folder, done.number)
-        if done.number % every == 0 and not into.exists() and store.path(done.model).exists():
-            with storage("the checkpoints"):
-                into.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                publish(store.path(done.model), session.plan, into)
-            except DecodeError as error:
-                logger.warning("no checkpoint of round %d: %s", done.number, error)
+        if done.number % every or (into.exists() and _digest(session.plan, into, done)):
+            continue
+        with storage("the checkpoints"):
+            into.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            digest = _publish_either(store, done.model, session.plan, into)
+        except (DecodeError, FileNotFoundError) as error:
+            logger.warning("no checkpoint of round %d: %s", done.number, error)
+            continue
+        with storage("the checkpoints"):
+            if digest != done.model:
+                _seal(into.with_suffix(".sha256"), digest)
+            _sync(into.parent, folder)
 
 
 def drop_damaged(session: Session, folder: Path) -> None:
-    """After a restart: a checkpoint that is not what it was is made again while its model is here, and never published."""
-    for done in session.history if session.plan.carried() == session.plan.schema else ():
+    """A checkpoint that is not what it was is never published; it is made again while its model is here."""
+    for done in session.history:
         path = _checkpoint(folder, done.number)
-        if path.exists() and sha256_file(path) != done.model:
-            logger.warning("checkpoint %s is damaged", path.name)
+        if path.exists() and sha256_file(path) != _digest(session.plan, path, done):
+            logger.warning("the checkpoint of round %d is damaged, and dropped", done.number)
             path.unlink()
+
+
+def _publish_either(store: Store, model: str, plan: Plan, into: Path) -> str:
+    """Publish that model, or its second copy where it is damaged."""
+    try:
+        return publish(store.path(model), plan, into)
+    except (DecodeError, FileNotFoundError):
+        if not store.heal(model):
+            raise
+        return publish(store.path(model), plan, into)
 
 
 def _checkpoint(folder: Path, number: int) -> Path:
     return folder / "checkpoints" / f"round-{number}.safetensors"
 
 
+def _digest(plan: Plan, checkpoint: Path, done: Round) -> str:
+    """What a checkpoint must have: its model's own, or where a strategy's tensors were left out, what is sealed beside it."""
+    if plan.carried() == plan.schema:
+        return done.model
+    try:
+        return checkpoint.with_suffix(".sha256").read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return ""  # a killed process wrote the checkpoint and not the seal
+
+
+def _seal(path: Path, digest: str) -> None:
+    with atomic_file(path, 0o644) as file:
+        file.write(digest.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(*folders: Path) -> None:
+    """Make the names in them survive the loss of power: what a checkpoint was made of goes next."""
+    for folder in folders:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def _checkpoints(session: Session, folder: Path) -> list[dict[str, Any]]:
     """Those that are there: round, file and digest."""
-    found = [(done.number, _checkpoint(folder, done.number)) for done in session.history]
+    found = [(done, _checkpoint(folder, done.number)) for done in session.history]
     return [
-        {"round": number, "file": f"checkpoints/{path.name}", "sha256": sha256_file(path)}
-        for number, path in found
+        {"round": done.number, "file": f"checkpoints/{path.name}", "sha256": _digest(session.plan, path, done)}
+        for done, path in found
         if session.plan.checkpoint_every and path.exists()
     ]
+
+
+def _lost(session: Session, checkpoints: list[dict[str, Any]]) -> list[int]:
+    """Rounds whose checkpoints were damaged when their models were gone."""
+    every, there = session.plan.checkpoint_every, {row["round"] for row in checkpoints}
+    return [done.number for done in session.history if every and done.number % every == 0 and done.number not in there]
 
 
 def _copy(source: IO[bytes], into: IO[bytes]) -> str:
@@ -162,6 +212,7 @@ def result(session: Session, model: str = "", checkpoints: list[dict[str, Any]] 
         "rounds": len(session.history),
         "stopped_early": stopped_early(session),
         "checkpoints": checkpoints or [],
+        "checkpoints_lost": _lost(session, checkpoints or []),
         "contributors": _contributors(session) if finished else [],
         "history": [
             {"round": done.number, "metrics": dict(done.metrics), "participants": len(done.updates)}

@@ -15,8 +15,6 @@ from soak_world import World
 from tracer import Tracer
 from undisturbed import COORDINATOR as FILES
 
-from nevermined_fl.files import sha256_bytes
-
 SHARE, WHOLE = 8, 400
 _PAGE = 4096
 
@@ -72,16 +70,28 @@ class Torn:
         )
         if not found:
             return ""  # it was killed before it wrote anything
-        if not found:
-            return "nothing yet"
         path = found[self.draw % len(found)]
         path.write_bytes(DAMAGES[self.damage](path.read_bytes()))
         return str(path.relative_to(coordinator))
 
 
 def may_tear(path):
-    """All but SQLite's index of the log, which is never on disk, and published checkpoints, which are kept once."""
-    return not path.name.endswith("-shm") and path.parent.name != "checkpoints"
+    """All but SQLite's index of the log, which is never on disk."""
+    return not path.name.endswith("-shm")
+
+
+def judge_loss(world, outcome):
+    """The same model; every checkpoint that is there is whole, and the others are named."""
+    found = world.outcome()
+    assert found["model.safetensors"] == outcome["model.safetensors"]
+    result, card = (json.loads((world.outputs / name).read_text()) for name in ("result.json", "card.json"))
+    whole = {name: digest for name, digest in found.items() if name.endswith(".safetensors") and "/" in name}
+    assert {row["file"]: row["sha256"] for row in result["checkpoints"]} == whole
+    assert whole.items() <= outcome.items()
+    assert card["checkpoints"] == result["checkpoints"]
+    every = world.ground.plan.checkpoint_every
+    rounds = {*range(every, world.ground.plan.rounds + 1, every)}
+    assert set(result["checkpoints_lost"]) == rounds - {row["round"] for row in result["checkpoints"]} != set()
 
 
 @pytest.mark.timeout(7200)
@@ -115,13 +125,10 @@ def test_what_is_torn_costs_at_most_the_current_round(ground, undisturbed, reach
 def judge_world(world, outcome, lost_checkpoint):
     """The same model; each participant trained at most one round again.
 
-    A checkpoint of an earlier round cannot be made again: it is not published, and the card does not list it.
+    A checkpoint whose model is gone cannot be made again: it is not published, and the result says so.
     """
-    if lost_checkpoint:
-        assert {**outcome, **world.outcome()}["model.safetensors"] == outcome["model.safetensors"]
-        card = json.loads((world.outputs / "card.json").read_text())
-        there = {sha256_bytes(path.read_bytes()) for path in (world.outputs / "checkpoints").iterdir()}
-        assert {row["sha256"] for row in card["checkpoints"]} == there
+    if lost_checkpoint and world.outcome() != outcome:
+        judge_loss(world, outcome)
     else:
         assert world.outcome() == outcome
     for member in world.ground.members:
