@@ -30,7 +30,10 @@ from nevermined_fl.participant import Credentials, Participant
 from nevermined_fl.ports import Admitted
 from nevermined_fl.session.plan import FROM_PARTICIPANT
 from nevermined_fl.tokens import JobKey
+from nevermined_fl.trainers import Update
 from nevermined_fl.trainers.child import Measured, Trained
+from nevermined_fl.trainers.correction import CONTROL
+from nevermined_fl.trainers.correction import make as make_correction
 from nevermined_fl.transports.http.client import HttpLink, fingerprint_of, pinned_context
 from nevermined_fl.transports.http.server import HttpServer, server_context
 
@@ -50,10 +53,12 @@ KINDS = {
     "fedadam": {"strategy": "fedadam", "strategy_options": (("learning_rate", 0.05),), "checkpoint_every": 2},
     "int8": {"precision": "int8"},
     "float": {"arithmetic": "float", "strategy": "fedavgm"},
+    "scaffold": {"strategy": "scaffold", "checkpoint_every": 2, "evaluate_every": 3},
     "first": {"initial_model": FROM_PARTICIPANT, "evaluate_every": 2, "precision": "bf16", "strategy": "median"},
 }
-"""What the sessions differ in: server state and checkpoints, compressed changes with their residuals, plain sums; a first
-model that a participant makes, with rounds that nobody evaluates."""
+"""What the sessions differ in: server state and checkpoints, compressed changes with their residuals, plain sums; state of
+the server and of each participant, with checkpoints of the model's own tensors alone; a first model that a participant makes,
+with rounds that nobody evaluates."""
 
 
 @dataclass(frozen=True)
@@ -102,22 +107,28 @@ class Ground:
 class Buyer:
     """The buyer's code: deterministic, cheap, and each finished training stands in ``trainings.jsonl``."""
 
-    def __init__(self, member, folder, schema, pause=0.0, instance=""):
-        self._schema = schema
+    def __init__(self, member, folder, plan, pause=0.0, instance=""):
+        self._plan = plan
         self._place = int(member[7:15], 16)
         self._twin = len(instance) and ord(instance)
         self._folder = folder
         self._pause = pause
 
-    async def fit(self, model, seed, into, seconds, *rest, **more):
-        """As TrainerTask.fit."""
+    async def fit(self, model, seed, into, seconds, *, control=None):
+        """As TrainerTask.fit: one step down the gradient of ``0.15 |y|^2``, with noise, as the strategy corrects it."""
         if self._pause:
             await asyncio.sleep(self._pause)
-        before = safetensors.load(model.read_bytes())
+        tensors = safetensors.load(model.read_bytes())
+        before = {tensor.name: tensors[tensor.name] for tensor in self._plan.schema}
+        # The initial model has no control variates yet: they begin with zeros.
+        server = {name: tensors.get(f"{CONTROL}/{name}", np.zeros_like(before[name])) for name in before}
+        own = None if control is None else safetensors.load(control.read_bytes())
+        corrected = make_correction(self._plan.strategy, dict(self._plan.strategy_options), before, server, own)
         rng = np.random.default_rng([self._place, seed, self._twin])
-        steps = {name: rng.normal(0, 0.1, tensor.shape).astype(tensor.dtype) for name, tensor in before.items()}
-        after = {name: before[name] - np.float32(0.3) * before[name] + steps[name] for name in before}
-        raw = safetensors.dump(after)
+        noise = {name: rng.normal(0, 0.1, tensor.shape).astype(tensor.dtype) for name, tensor in before.items()}
+        gradients = {name: np.float32(0.3) * before[name] - noise[name] for name in before}
+        after = {name: before[name] - step for name, step in corrected.gradients(gradients, before).items()}
+        raw = safetensors.dump(after | corrected.extras(Update(after, 1, step=1.0)))
         write_atomic(into, raw)
         line = {"seed": seed, "update": sha256_bytes(raw), "model": model.stem}
         append_line(self._folder / "trainings.jsonl", json.dumps(line))
@@ -128,7 +139,7 @@ class Buyer:
         rng = np.random.default_rng(seed)
         tensors = {
             tensor.name: rng.normal(0, 1, tensor.shape).astype(safetensors.NUMPY_DTYPES[tensor.dtype])
-            for tensor in self._schema
+            for tensor in self._plan.schema
         }
         raw = safetensors.dump(tensors)
         write_atomic(into, raw)
@@ -360,7 +371,7 @@ async def _participate(world, member, instance="", pause=0.0):
     folder.mkdir(parents=True, exist_ok=True)
     fingerprint = fingerprint_of(ground.certificate)
     who = Credentials(SESSION, member, token=member, key=ground.key(member), fingerprint=fingerprint)
-    link, trainer = make_link(world, member), Buyer(member, folder, ground.plan.schema, pause, instance)
+    link, trainer = make_link(world, member), Buyer(member, folder, ground.plan, pause, instance)
     try:
         return await Participant(ground.plan, who, link=link, trainer=trainer, folder=folder).run()
     finally:

@@ -11,7 +11,7 @@ from soak_world import World
 from tracer import Tracer
 from undisturbed import COORDINATOR as FILES
 
-SHARE, RECOVERY_SHARE, MOMENTS = 16, 5, 4
+SHARE, RECOVERY_SHARE, MOMENTS = 12, 4, 3
 """Per kind of session: boundaries, boundaries of the restart, and random moments that the short form tries."""
 
 

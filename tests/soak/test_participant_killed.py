@@ -13,7 +13,7 @@ from soak_world import PATIENT, World
 from tracer import Tracer
 from undisturbed import PARTICIPANT as FILES
 
-SHARE, MOMENTS = 10, 3
+SHARE, MOMENTS = 8, 2
 
 
 def run(undisturbed, ground, folder, slot, begin):

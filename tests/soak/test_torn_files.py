@@ -15,7 +15,7 @@ from soak_world import World
 from tracer import Tracer
 from undisturbed import COORDINATOR as FILES
 
-SHARE, WHOLE = 8, 400
+SHARE, WHOLE = 6, 400
 _PAGE = 4096
 
 
