@@ -131,7 +131,7 @@ async def _market(folder, which, first_port, port):
         world.begin_session(participant_0="join")
         jobs = {each: await world.begin(each) for each in world.providers}
         ends = {each.home.name: await each.wait(job, PATIENT) for each, job in jobs.items()}
-        write_json(folder / "market.json", _found(world, ends, distant))
+        write_json(folder / "market.json", found_in(world, ends, distant))
     finally:
         for each in world.providers:
             await each.close()
@@ -143,7 +143,7 @@ def _made_distant(provider):
     return provider
 
 
-def _found(world, ends, distant):
+def found_in(world, ends, distant):
     """What must be the same whenever the launcher died."""
     models = world.models()
     edges = [(edge.relation, edge.did, edge.other, edge.agent) for edge in world.chain.provenance(models[0]["id"])]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import nevermined_fl
 
-ROOT = Path(nevermined_fl.__file__).parent
+ROOT = Path(nevermined_fl.__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,9 +32,9 @@ class Boundary:
         return f"{self.file}:{self.line}"
 
 
-def files_of(*patterns):
-    """Files of the library by glob, relative to its folder."""
-    found = {path for pattern in patterns for path in ROOT.glob(pattern) if path.name != "__init__.py"}
+def files_of(*patterns, package="nevermined_fl"):
+    """Files of a package by glob, relative to its folder."""
+    found = {path for pattern in patterns for path in (ROOT / package).glob(pattern) if path.name != "__init__.py"}
     assert found, patterns
     return frozenset(str(path) for path in found)
 

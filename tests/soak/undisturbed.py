@@ -42,6 +42,6 @@ class Undisturbed:
 
     def halfway(self):
         """A kill in the middle of the session: the journal's middle row."""
-        rows = [boundary for boundary in self.boundaries if boundary.file == "journal/writing.py"]
+        rows = [boundary for boundary in self.boundaries if boundary.file == "nevermined_fl/journal/writing.py"]
         often = max(rows, key=lambda boundary: boundary.times)
         return Kill(often, often.times // 2 + 1)
