@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 from nevermined_fl.errors import InvalidRequest, NotFound
 from nevermined_fl.files import BLOCK, storage
+from nevermined_fl.launcher.content import drop_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,7 @@ class Content:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        drop_parts(folder)
 
     def path(self, sha256: str) -> Path:
         """The file with that digest (64 hex digits, checked by the caller).

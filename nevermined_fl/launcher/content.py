@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from contextlib import asynccontextmanager
+import time
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from nevermined_fl.errors import DecodeError, NotFound
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-__all__ = ["Content", "Incoming", "copy_file", "receive"]
+__all__ = ["Content", "Incoming", "copy_file", "drop_parts", "receive"]
+
+_STALE = 3600.0
+"""Seconds; whoever has not written to a file for so long is dead."""
 
 
 class Content:
@@ -24,6 +28,7 @@ class Content:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        drop_parts(folder)
 
     def path(self, digest: str) -> Path:
         """The file with that digest.
@@ -53,6 +58,14 @@ class Content:
     def place(self, digest: str) -> Path:
         """Where the file with that digest is, or belongs."""
         return self._folder / digest.removeprefix("sha256:")
+
+
+def drop_parts(folder: Path) -> None:
+    """Drop what killed processes left half-written. Gateway and launcher share the folder: what is fresh is the other's."""
+    for part in folder.glob(".*.part"):
+        with suppress(FileNotFoundError):
+            if part.stat().st_mtime < time.time() - _STALE:
+                part.unlink()
 
 
 @asynccontextmanager

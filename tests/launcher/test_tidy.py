@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import time
 
 import pytest
 
+from gateway_plugin.content import Content as GatewayContent
+from nevermined_fl.launcher.content import Content
 from nevermined_fl.launcher.jobs import _tidy
 
 
@@ -46,3 +49,12 @@ def test_a_folder_that_nobody_may_enter_and_a_link_that_leads_out(work, tmp_path
     _tidy(work)
     assert list(work.iterdir()) == []
     assert (outside / "kept").read_text() == "the provider's"
+
+
+@pytest.mark.parametrize("opened", [Content, GatewayContent])
+def test_what_a_killed_gateway_or_launcher_left_half_written_goes_an_hour_later(tmp_path, opened):
+    for name, age in ((".dead.part", 3700), (".alive.part", 3500), ("0" * 64, 90_000)):
+        (tmp_path / name).write_text("some")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    opened(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".alive.part", "0" * 64}
