@@ -215,6 +215,16 @@ async def test_who_waits_for_bytes_is_told_when_the_connection_is_closed(pair):
         await asyncio.wait_for(waiting, 5)
 
 
+async def test_what_a_thread_left_of_a_record_is_there_to_be_read(pair, executor):
+    stream, _, other = pair
+    stream.pause_reading()
+    other.sendall(b"0123456789" * 100)
+    await asyncio.wait_for(stream.readable(), 5)
+    assert await stream.work(executor, lambda sock: sock.recv(10)) == b"0123456789"
+    await asyncio.wait_for(stream.readable(), 5)
+    assert await stream.work(executor, lambda sock: len(sock.recv(10_000))) == 990
+
+
 async def test_who_says_no_hello_is_sent_away(tmp_path):
     ensure_certificate(tmp_path, "127.0.0.1")
     ours, theirs = socket.socketpair()

@@ -14,6 +14,7 @@ import asyncio
 import select
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -82,25 +83,21 @@ class Receiver:
             raise ConnectionResetError
         end = sink.offset + length
         # What aiohttp took off the wire meanwhile; it reads on when some of that is taken.
-        pieces = list(iter(request.content.read_nowait, b""))
+        body = _Body(sink, end, total, list(iter(request.content.read_nowait, b"")))
         stream.pause_reading()
         self._taken.add(stream)
         try:
-            for piece in pieces:
-                await self._run(sink.write, memoryview(piece))
-            while sink.offset < end:
+            while (came := await stream.work(self._executor, body.take_in)) is not None:
+                if 0 < came < _MUCH < end - sink.offset:
+                    await asyncio.sleep(_NAP)
                 async with _patience():
                     await stream.readable()
-                came = await stream.work(self._executor, _take_in, sink, end)
-                if came < _MUCH < end - sink.offset:
-                    await asyncio.sleep(_NAP)
         except ConnectionResetError:
             stream.close()  # whoever has hung up wants no answer
             raise
-        finally:
+        except BaseException:
             stream.resume_reading()  # who still sends a body that was refused gets to read why
-        if end == total:
-            await self._run(sink.commit)
+            raise
         request.content.feed_eof()
 
     async def _run(self, work: Callable[..., None], *arguments: object) -> None:
@@ -117,20 +114,33 @@ class _Own(threading.local):
 _own = _Own()
 
 
-def _take_in(sock: socket.socket, sink: UpdateSink, end: int) -> int:
-    """In a thread: bytes from the socket to the sink as long as there are any; how many."""
-    came = 0
-    while sink.offset < end and came < _TURN:
-        block = _own.block[sink.offset % _NUMBER :][: end - sink.offset]
-        count, is_over = _fill(sock, block)
-        if count:
-            sink.write(block[:count])
-        if is_over:
-            raise ConnectionResetError
-        came += count
-        if count < len(block):
-            break
-    return came
+@dataclass(slots=True)
+class _Body:
+    """What of a body came already is in ``pieces``; the rest is on the line."""
+
+    sink: UpdateSink
+    end: int
+    total: int
+    pieces: list[bytes]
+
+    def take_in(self, sock: socket.socket) -> int | None:
+        """In a thread: bytes from the socket to the sink as long as there are any. How many; None: it is all here."""
+        came = 0
+        while self.pieces:
+            self.sink.write(memoryview(self.pieces.pop(0)))
+        while self.sink.offset < self.end and came < _TURN:
+            block = _own.block[self.sink.offset % _NUMBER :][: self.end - self.sink.offset]
+            count, is_over = _fill(sock, block)
+            if count:
+                self.sink.write(block[:count])
+            if is_over:
+                raise ConnectionResetError
+            came += count
+            if count < len(block):
+                break
+        if self.sink.offset == self.total:
+            self.sink.commit()
+        return came if self.sink.offset < self.end else None
 
 
 def _fill(sock: socket.socket, block: memoryview) -> tuple[int, bool]:

@@ -48,6 +48,7 @@ class Stream(asyncio.Transport):
         self._waiting: asyncio.Future[None] | None = None
         self._is_paused = True  # until there is a protocol
         self._is_lent = self._is_closing = self._is_over = self._has_paused_protocol = False
+        self._reads = self._writes = False  # what the loop looks at
 
     async def handshake(self, seconds: float) -> None:
         """TLS's. Raises OSError or TimeoutError; the stream is closed then."""
@@ -91,6 +92,8 @@ class Stream(asyncio.Transport):
 
     async def readable(self) -> None:
         """Wait for bytes. Raises ConnectionResetError when the connection is closed here meanwhile."""
+        if not self._is_over and isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+            return  # OpenSSL has the rest of a record, which no selector sees
         await self._ready(self._loop.add_reader, self._loop.remove_reader)
 
     async def writable(self) -> None:
@@ -175,22 +178,26 @@ class Stream(asyncio.Transport):
 
     def _watch(self) -> None:
         """Look at what the state says that should be looked at."""
-        if self._is_over or self._waiting is not None:
+        if self._is_over:
             return
-        if self._is_lent or self._is_paused or self._is_closing:
-            self._loop.remove_reader(self._handle)
-        else:
+        is_ours = not self._is_lent and self._waiting is None
+        reads = is_ours and not self._is_paused and not self._is_closing
+        writes = is_ours and bool(self._unsent)
+        if reads and not self._reads:
             self._loop.add_reader(self._handle, self._read)
-        if self._unsent and not self._is_lent:
+        elif self._reads and not reads:
+            self._loop.remove_reader(self._handle)
+        if writes and not self._writes:
             self._loop.add_writer(self._handle, self._send_unsent)
-        else:
+        elif self._writes and not writes:
             self._loop.remove_writer(self._handle)
+        self._reads, self._writes = reads, writes
 
     async def _ready(self, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
         if self._is_over:
             raise ConnectionResetError("the connection is closed")
-        self._loop.remove_reader(self._handle)
         self._waiting = waiting = self._loop.create_future()
+        self._watch()
         add(self._handle, _tell, waiting)
         try:
             await waiting
