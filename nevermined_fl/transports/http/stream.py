@@ -133,9 +133,10 @@ class Stream(asyncio.Transport):
         """Send it, or keep it until it can be sent."""
         if self._is_closing:
             return
-        self._unsent += data
-        if not self._is_lent and self._waiting is None:
-            self._send_unsent()
+        is_next = not self._unsent and not self._is_lent and self._waiting is None
+        self._unsent += self._send_some(data) if is_next else data
+        self._control_protocol()
+        self._watch()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """Send them as one."""
@@ -222,20 +223,25 @@ class Stream(asyncio.Transport):
             self.close()
 
     def _send_unsent(self) -> None:
-        try:
-            while self._unsent:
-                with memoryview(self._unsent) as unsent:
-                    count = self._sock.send(unsent)
-                del self._unsent[:count]
-        except AGAIN:
-            pass
-        except OSError as error:
-            self._end(error)
-            return
+        rest = self._send_some(bytes(self._unsent))
+        del self._unsent[: len(self._unsent) - len(rest)]
         self._control_protocol()
         if self._is_closing and not self._unsent:
             self._end(None)
         self._watch()
+
+    def _send_some(self, data: bytes | bytearray | memoryview) -> memoryview:
+        """As much as the socket takes; the rest."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._sock.send(rest) :]
+        except AGAIN:
+            pass
+        except OSError as error:
+            self._end(error)
+            return memoryview(b"")
+        return rest
 
     def _control_protocol(self) -> None:
         if not self._has_paused_protocol and len(self._unsent) > _HIGH:
