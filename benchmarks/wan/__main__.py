@@ -142,7 +142,12 @@ def _compare(lines: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         ours, theirs = (median(line[key] for line in lines[system]) for system in ("ours", "flower-grpc"))
         return round(ours / theirs, 3)
 
-    return {"time_ratio": ratio("target_s"), "bytes_ratio": ratio("target_mb")}
+    def at(target: str, which: int) -> float:
+        ours, theirs = (median(line["targets"][target][which] for line in lines[s]) for s in ("ours", "flower-grpc"))
+        return round(ours / theirs, 3)
+
+    everywhere = {target: (at(target, 0), at(target, 1)) for target in lines["ours"][0]["targets"]}
+    return {"time_ratio": ratio("target_s"), "bytes_ratio": ratio("target_mb"), "time_and_bytes_by_target": everywhere}
 
 
 def _arguments() -> argparse.Namespace:
