@@ -74,7 +74,15 @@ class Store:
         unchanged = "(SELECT count(*) FROM jobs WHERE agreement = ? AND finished IS NOT NULL)"
         statement = f"INSERT INTO jobs ({columns}) SELECT {marks} WHERE ? IN ({unchanged}, -1)"
         known = -1 if ended is None else ended
-        if not self._execute(statement, *values.values(), known, job.order.agreement):
+        try:
+            added = self._execute(statement, *values.values(), known, job.order.agreement)
+        except Conflict as conflict:
+            # A coordinator that is ordered twice is both; its buyer, who lost our answer, asks for the execution alone.
+            if all(other.finished is not None for other in self.of_agreement(job.order.agreement)):
+                raise
+            check, message = _CONFLICTS["jobs.agreement"]
+            raise Conflict(message, check=check) from conflict
+        if not added:
             raise Conflict("an execution of this agreement has just ended", check="one_live_execution")
 
     def change(self, job_id: str, **changes: Any) -> Job:

@@ -59,6 +59,20 @@ def test_one_live_execution_per_agreement(store):
     assert [job.id for job in store.live()] == ["two"]
 
 
+def test_a_coordinator_that_is_ordered_again_is_the_execution_of_its_agreement(store):
+    """Its buyer lost the first answer, and asks for the execution; a session that another runs is none of his."""
+    first = replace(ORDER, kind="coordinator")
+    store.add(Job("one", first, 100.0), ended=0)
+    with pytest.raises(Conflict) as caught:
+        store.add(Job("two", first, 101.0), ended=0)
+    assert caught.value.check == "one_live_execution"
+    store.change("one", finished=102.0)
+    store.add(Job("two", replace(first, agreement="0x" + "a2" * 32), 103.0), ended=0)
+    with pytest.raises(Conflict) as caught:
+        store.add(Job("three", first, 104.0), ended=1)
+    assert caught.value.check == "one_live_session"
+
+
 def test_an_execution_that_ends_while_another_is_judged_leaves_its_agreement_for_nobody(store):
     store.add(Job("one", ORDER, 100.0), ended=0)
     store.change("one", finished=102.0)
