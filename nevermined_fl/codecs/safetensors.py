@@ -33,6 +33,7 @@ __all__ = [
     "as_array",
     "check",
     "dump",
+    "entries",
     "file_size",
     "header_bytes",
     "header_length",
@@ -132,10 +133,16 @@ def runs(schema: Iterable[TensorSchema]) -> tuple[Run, ...]:
     return _layout(tuple(schema)).runs
 
 
+def entries(schema: Iterable[TensorSchema]) -> tuple[Entry, ...]:
+    """The tensors of a model's file, in the order of their bytes."""
+    return _layout(tuple(schema)).entries
+
+
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """What follows from a schema alone."""
 
+    entries: tuple[Entry, ...]
     header: bytes
     size: int
     runs: tuple[Run, ...]
@@ -144,24 +151,23 @@ class _Layout:
 @lru_cache(maxsize=16)
 def _layout(schema: tuple[TensorSchema, ...]) -> _Layout:
     """Kept, because a session has a few schemas and asks many times in each round."""
-    header, sizes = _header(schema), dict.fromkeys(WIRE_DTYPES, 0)
-    for tensor in schema:
+    there: list[Entry] = []
+    sizes, begin = dict.fromkeys(WIRE_DTYPES, 0), 0
+    for tensor in _ordered(schema):
+        there.append(Entry(tensor.name, tensor.dtype, tensor.shape, begin, begin + tensor.size()))
         sizes[tensor.dtype] += tensor.size()
+        begin = there[-1].end
+    header = _header(there)
     offset, found = len(header), []
     for dtype, size in sizes.items():
         if size:
             found.append(Run(dtype, offset, offset + size))
         offset += size
-    return _Layout(header, offset, tuple(found))
+    return _Layout(tuple(there), header, offset, tuple(found))
 
 
-def _header(schema: Iterable[TensorSchema]) -> bytes:
-    body: dict[str, Any] = {}
-    begin = 0
-    for tensor in _ordered(schema):
-        end = begin + tensor.size()
-        body[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [begin, end]}
-        begin = end
+def _header(there: Iterable[Entry]) -> bytes:
+    body = {e.name: {"dtype": e.dtype, "shape": list(e.shape), "data_offsets": [e.begin, e.end]} for e in there}
     raw = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-len(raw) % 8)
     return len(raw).to_bytes(8, "little") + raw

@@ -30,7 +30,7 @@ class Parts:
         names = {tensor.name for tensor in schema}
         self._starts, self._extras = [0], [""]
         first = 0
-        for entry in safetensors.Header.parse(safetensors.header_bytes(schema)).entries:
+        for entry in safetensors.entries(schema):
             extra, _, beside = entry.name.partition("/")
             extra = extra if extra in extras and beside in names else ""
             if extra != self._extras[-1]:

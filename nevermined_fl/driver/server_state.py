@@ -39,7 +39,7 @@ class State:
         tensors += delta.residual_schema(schema) if residual else ()
         self._header = safetensors.header_bytes(tensors)
         self._size = safetensors.file_size(tensors)
-        self._entries = safetensors.Header.parse(self._header).entries
+        self._entries = safetensors.entries(tensors)
         self._before, self._after = before, after
         self._stack = ExitStack()
         self._source: Source | None = None

@@ -264,3 +264,9 @@ def test_any_header_is_a_model_or_refused(header):
     except DecodeError:
         return
     assert all(array.size == 0 for array in back.values())
+
+
+def test_the_tensors_that_a_schema_promises_are_those_of_its_header():
+    for schema in (SCHEMA, SCHEMA[::-1], SCHEMA[:1], ()):
+        header = codec.Header.parse(codec.header_bytes(schema))
+        assert (codec.entries(schema), codec.file_size(schema)) == (header.entries, header.file_size())
