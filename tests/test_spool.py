@@ -244,6 +244,13 @@ def test_files_of_a_round_that_is_over_are_overwritten_and_go_at_the_end(tmp_pat
     assert not list(spares.iterdir())
 
 
+def test_a_spare_that_a_killed_process_left_is_overwritten_by_the_next(tmp_path, spool):
+    old = put(spool, body()).stat().st_ino
+    spool.clear(1)
+    new = put(Spool(tmp_path / "spool", SCHEMA), body(c=np.zeros(3, np.float16)), "bob", 2)
+    assert (new.stat().st_ino, list((tmp_path / "spool-spare").iterdir())) == (old, [])
+
+
 def test_a_spare_that_is_half_overwritten_when_the_process_dies_holds_what_came(tmp_path, spool):
     first, second = body(), body(c=np.zeros(3, np.float16))
     put(spool, first)

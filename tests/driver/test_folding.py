@@ -85,10 +85,17 @@ def test_folding_files_in_blocks_is_folding_in_memory(name, cohort, tmp_path):
 def test_threads_and_the_order_of_a_files_blocks_change_no_bit(name, cohort, tmp_path, monkeypatch):
     models, paths = cohort
     digests = set()
+    monkeypatch.setattr(work, "_WORTH_THREADS", 0)
     for threads in (1, 4):
         monkeypatch.setattr(work, "_THREADS", threads)
         digests.add(one_fold(name, models, paths, given(paths[1:]), tmp_path))
     assert len(digests) == 1
+
+
+def test_a_small_model_is_folded_in_the_thread_that_is_there(cohort, tmp_path, monkeypatch):
+    models, paths = cohort
+    monkeypatch.setattr(work, "ThreadPoolExecutor", None)  # whoever asks for one fails
+    one_fold("median", models, paths, given(paths[1:4], (3, 1, 7), (None,) * 3), tmp_path)
 
 
 def one_fold(name, models, paths, updates, folder, **options):
