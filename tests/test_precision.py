@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from nevermined_fl import precision
 from nevermined_fl.codecs import delta, safetensors
 from nevermined_fl.codecs.schema import TensorSchema
-from nevermined_fl.errors import DecodeError
 from nevermined_fl.digests import BLAKE3, digest_file
+from nevermined_fl.errors import DecodeError
 from nevermined_fl.files import sha256_file
 
 # More than one block, a group that is not full, and two dtypes of which the second begins in the middle of a group.
