@@ -197,7 +197,7 @@ async def test_a_socket_that_is_lent_is_not_closed_before_it_comes_back(pair, ex
     assert "lost" in protocol.told
 
 
-async def test_who_waits_for_bytes_is_told_when_the_connection_is_closed(pair):
+async def test_who_waits_for_bytes_is_told_when_the_connection_is_closed(pair, executor):
     stream, protocol, other = pair
     stream.pause_reading()
     waiting = asyncio.ensure_future(stream.readable())
@@ -207,7 +207,9 @@ async def test_who_waits_for_bytes_is_told_when_the_connection_is_closed(pair):
     waiting = asyncio.ensure_future(stream.writable())
     await asyncio.wait_for(waiting, 5)
     assert protocol.data == b""
-    assert stream.get_extra_info("socket").recv(10) == b"now"
+    assert await stream.work(executor, lambda line: line.recv(10)) == b"now"
+    with pytest.raises(AGAIN):
+        await stream.work(executor, lambda line: line.recv(10))
     waiting = asyncio.ensure_future(stream.readable())
     await asyncio.sleep(0.01)
     stream.abort()

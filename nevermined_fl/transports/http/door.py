@@ -102,7 +102,10 @@ class Door:
         with suppress(OSError):  # it hung up, or speaks no TLS: no news
             stream = Stream(sock, self._context)
             await stream.handshake(_HANDSHAKE)
-            stream.start(self._factory())
+            try:
+                stream.start(self._factory())
+            except OSError:
+                stream.abort()
 
     def _passed(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
         del self._inside[task]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import select
 import threading
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,13 +23,13 @@ from nevermined_fl.errors import TransportError
 from nevermined_fl.transports.http.stream import AGAIN, Stream
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import AsyncIterator, Awaitable, Callable
     from concurrent.futures import Executor
 
     from aiohttp import web
 
     from nevermined_fl.ports import UpdateSink
+    from nevermined_fl.transports.http.stream import Line
 
 __all__ = ["Receiver"]
 
@@ -41,8 +42,8 @@ The end of a larger one is not: what came before may be read again with it, and 
 _BLOCK = 1 << 20
 _NUMBER = 8
 """Bytes of the largest number. A block begins where it lies in the file, modulo this: numbers are then aligned."""
-_TURN = 8 << 20
-"""Bytes after which somebody else has a turn."""
+_TURN = 0.02
+"""Seconds after which somebody else has a turn."""
 _MUCH = 64 * 1024
 """Bytes that a fast line brings at once; more of them come within a moment."""
 _MOMENT_MS = 2
@@ -87,10 +88,13 @@ class Receiver:
         stream.pause_reading()
         self._taken.add(stream)
         try:
+            is_first, heard = True, time.monotonic()
             while (came := await stream.work(self._executor, body.take_in)) is not None:
-                if 0 < came < _MUCH < end - sink.offset:
+                heard = time.monotonic() if came or is_first else heard
+                if came < _MUCH < end - sink.offset and not is_first:
                     await asyncio.sleep(_NAP)
-                async with _patience():
+                is_first = False
+                async with _patience(heard):
                     await stream.readable()
         except ConnectionResetError:
             stream.close()  # whoever has hung up wants no answer
@@ -123,14 +127,14 @@ class _Body:
     total: int
     pieces: list[bytes]
 
-    def take_in(self, sock: socket.socket) -> int | None:
-        """In a thread: bytes from the socket to the sink as long as there are any. How many; None: it is all here."""
-        came = 0
+    def take_in(self, line: Line) -> int | None:
+        """In a thread: bytes from the line to the sink as long as there are any. How many; None: it is all here."""
+        came, until = 0, time.monotonic() + _TURN
         while self.pieces:
             self.sink.write(memoryview(self.pieces.pop(0)))
-        while self.sink.offset < self.end and came < _TURN:
+        while self.sink.offset < self.end and time.monotonic() < until:
             block = _own.block[self.sink.offset % _NUMBER :][: self.end - self.sink.offset]
-            count, is_over = _fill(sock, block)
+            count, is_over = _fill(line, block, until)
             if count:
                 self.sink.write(block[:count])
             if is_over:
@@ -143,15 +147,16 @@ class _Body:
         return came if self.sink.offset < self.end else None
 
 
-def _fill(sock: socket.socket, block: memoryview) -> tuple[int, bool]:
+def _fill(line: Line, block: memoryview, until: float) -> tuple[int, bool]:
     """How many bytes are there, or will be in a moment, and whether no more will come."""
-    poll, count = select.poll(), 0
-    poll.register(sock, select.POLLIN)
-    while count < len(block):
+    poll, count, waited = select.poll(), 0, 0
+    poll.register(line, select.POLLIN)
+    while count < len(block) and not (count and time.monotonic() > until):
         try:
-            came = sock.recv_into(block[count:])
+            came = line.recv_into(block[count:])
         except AGAIN:
-            if count >= _MUCH and poll.poll(_MOMENT_MS):
+            if count - waited >= _MUCH and poll.poll(_MOMENT_MS):
+                waited = count
                 continue
             break
         except OSError:
@@ -180,14 +185,15 @@ async def _receive_small(
 
 
 async def _chunk(request: web.Request) -> bytes:
-    async with _patience():
+    async with _patience(time.monotonic()):
         return await request.content.readany()
 
 
 @asynccontextmanager
-async def _patience() -> AsyncIterator[None]:
+async def _patience(heard: float) -> AsyncIterator[None]:
+    """For a minute after something was heard."""
     try:
-        async with asyncio.timeout(_IDLE):
+        async with asyncio.timeout(heard + _IDLE - time.monotonic()):
             yield
     except TimeoutError as error:
         raise TransportError("nothing came for a minute") from error

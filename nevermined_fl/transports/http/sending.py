@@ -12,12 +12,14 @@ from aiohttp import web
 
 from nevermined_fl.errors import NotFound
 from nevermined_fl.transports.http.stream import AGAIN, Stream
+from nevermined_fl.transports.http.tls import TlsSocket
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable
     from concurrent.futures import Executor
     from pathlib import Path
+
+    from nevermined_fl.transports.http.stream import Line
 
 __all__ = ["send_file"]
 
@@ -53,6 +55,10 @@ async def send_file(request: web.Request, path: Path, executor: Executor) -> web
         try:
             await _send(request, response, executor, handle, start)
             await response.write_eof()
+        except (ssl.SSLError, TimeoutError) as error:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the download broke off") from error
         except BaseException:
             if request.transport is not None:
                 request.transport.abort()  # half a body is not followed by an answer
@@ -77,13 +83,15 @@ async def _send(
     size, first = os.fstat(handle).st_size, os.pread(handle, _FIRST, position)
     await response.write(first)
     position += len(first)
+    was_reading = stream.is_reading()  # aiohttp pauses it, too, when a peer asks for more than it takes
     stream.pause_reading()
     try:
         await _patiently(stream.flushed())
         while (position := await stream.work(executor, _pour, handle, position, size)) < size:
             await _patiently(stream.writable())
     finally:
-        stream.resume_reading()
+        if was_reading:
+            stream.resume_reading()
 
 
 async def _patiently(waiting: Awaitable[None]) -> None:
@@ -101,17 +109,17 @@ class _Own(threading.local):
 _own = _Own()
 
 
-def _pour(sock: socket.socket, handle: int, position: int, size: int) -> int:
+def _pour(line: Line, handle: int, position: int, size: int) -> int:
     """In a thread: bytes of the file to the socket as long as it takes any; where it got to."""
-    pour = _encrypt if isinstance(sock, ssl.SSLSocket) else _hand_over
-    return pour(sock, handle, position, min(size, position + _TURN))
+    pour = _encrypt if isinstance(line, TlsSocket) else _hand_over
+    return pour(line, handle, position, min(size, position + _TURN))
 
 
-def _hand_over(sock: socket.socket, handle: int, position: int, until: int) -> int:
+def _hand_over(line: Line, handle: int, position: int, until: int) -> int:
     """By the kernel."""
     while position < until:
         try:
-            sent = os.sendfile(sock.fileno(), handle, position, until - position)
+            sent = os.sendfile(line.fileno(), handle, position, until - position)
         except AGAIN:
             break
         if not sent:
@@ -120,7 +128,7 @@ def _hand_over(sock: socket.socket, handle: int, position: int, until: int) -> i
     return position
 
 
-def _encrypt(sock: socket.socket, handle: int, position: int, until: int) -> int:
+def _encrypt(line: Line, handle: int, position: int, until: int) -> int:
     """Block by block; OpenSSL takes a record of 16 KiB at a time."""
     while position < until:
         count, sent = os.preadv(handle, [_own.block[: until - position]], position), 0
@@ -128,7 +136,7 @@ def _encrypt(sock: socket.socket, handle: int, position: int, until: int) -> int
             raise ConnectionResetError("the file became shorter")
         while sent < count:
             try:
-                sent += sock.send(_own.block[sent:count])
+                sent += line.send(_own.block[sent:count])
             except AGAIN:
                 return position + sent
         position += count

@@ -16,18 +16,20 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nevermined_fl.transports.http.tls import TlsSocket
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from concurrent.futures import Executor, Future
 
 T = TypeVar("T")
 
-__all__ = ["AGAIN", "Stream"]
+__all__ = ["AGAIN", "Line", "Stream"]
 
-AGAIN = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-"""What a socket raises that can do nothing at the moment."""
+Line = socket.socket | TlsSocket
+AGAIN = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
+"""What a line raises that can do nothing at the moment."""
 _READ = 64 * 1024
-"""More than a record of TLS, so that none is left behind where the selector does not see it."""
 _HIGH, _LOW = 128 * 1024, 32 * 1024
 """Bytes not yet sent at which the protocol is asked to pause, and to go on."""
 
@@ -37,12 +39,11 @@ class Stream(asyncio.Transport):
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext | None) -> None:
         sock.setblocking(False)
-        if context is not None:
-            sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         names = {"peername": _name(sock.getpeername), "sockname": _name(sock.getsockname)}
         super().__init__({"socket": sock, "sslcontext": context} | names)
         self._loop = asyncio.get_running_loop()
         self._sock, self._handle = sock, sock.fileno()
+        self._line: Line = sock if context is None else TlsSocket(sock, context)
         self._protocol: asyncio.Protocol = asyncio.Protocol()
         self._unsent = bytearray()
         self._waiting: asyncio.Future[None] | None = None
@@ -76,9 +77,9 @@ class Stream(asyncio.Transport):
         """
         if self._is_closing or self._is_lent:
             raise ConnectionResetError("the connection is closed")
+        future = executor.submit(do, self._line, *arguments)
         self._is_lent = True
         self._watch()
-        future = executor.submit(do, self._sock, *arguments)
         future.add_done_callback(self._come_back)
         task = asyncio.wrap_future(future)
         try:
@@ -92,8 +93,8 @@ class Stream(asyncio.Transport):
 
     async def readable(self) -> None:
         """Wait for bytes. Raises ConnectionResetError when the connection is closed here meanwhile."""
-        if not self._is_over and isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
-            return  # OpenSSL has the rest of a record, which no selector sees
+        if not self._is_over and self._has_more():
+            return
         await self._ready(self._loop.add_reader, self._loop.remove_reader)
 
     async def writable(self) -> None:
@@ -102,7 +103,7 @@ class Stream(asyncio.Transport):
 
     async def flushed(self) -> None:
         """Wait until all that was written is sent. Raises as ``readable``."""
-        while self._unsent:
+        while self._has_unsent():
             await self.writable()
             self._send_unsent()
 
@@ -158,8 +159,9 @@ class Stream(asyncio.Transport):
         """Send what was written, and let go."""
         if not self._is_closing:
             self._is_closing = True
+            self._give_up_waiting()
             self._watch()
-            if not self._unsent:
+            if not self._is_lent and not self._has_unsent():
                 self._end(None)
 
     def abort(self) -> None:
@@ -167,14 +169,12 @@ class Stream(asyncio.Transport):
         self._end(None)
 
     def _shake(self) -> Callable[[], Any] | None:
-        if not isinstance(self._sock, ssl.SSLSocket):
+        if not isinstance(self._line, TlsSocket):
             return None
         try:
-            self._sock.do_handshake()
-        except ssl.SSLWantReadError:
+            self._line.do_handshake()
+        except AGAIN:
             return self.readable
-        except ssl.SSLWantWriteError:
-            return self.writable
         return None
 
     def _watch(self) -> None:
@@ -183,9 +183,11 @@ class Stream(asyncio.Transport):
             return
         is_ours = not self._is_lent and self._waiting is None
         reads = is_ours and not self._is_paused and not self._is_closing
-        writes = is_ours and bool(self._unsent)
+        writes = is_ours and self._has_unsent()
         if reads and not self._reads:
             self._loop.add_reader(self._handle, self._read)
+            if self._has_more():
+                self._loop.call_soon(self._read_rest)
         elif self._reads and not reads:
             self._loop.remove_reader(self._handle)
         if writes and not self._writes:
@@ -195,7 +197,7 @@ class Stream(asyncio.Transport):
         self._reads, self._writes = reads, writes
 
     async def _ready(self, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
-        if self._is_over:
+        if self._is_closing:
             raise ConnectionResetError("the connection is closed")
         self._waiting = waiting = self._loop.create_future()
         self._watch()
@@ -210,7 +212,7 @@ class Stream(asyncio.Transport):
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(_READ)
+            data = self._line.recv(_READ)
         except AGAIN:
             return
         except OSError as error:
@@ -218,15 +220,31 @@ class Stream(asyncio.Transport):
             return
         if data:
             self._protocol.data_received(data)
+            self._read_soon()
         else:
             self._protocol.eof_received()
             self.close()
+
+    def _read_soon(self) -> None:
+        """Read what no selector sees, when it is the others' turn no more."""
+        if self._reads and self._has_more():
+            self._loop.call_soon(self._read_rest)
+
+    def _read_rest(self) -> None:
+        if self._reads and self._has_more():
+            self._read()
+
+    def _has_more(self) -> bool:
+        return isinstance(self._line, TlsSocket) and self._line.pending()
+
+    def _has_unsent(self) -> bool:
+        return bool(self._unsent) or (isinstance(self._line, TlsSocket) and self._line.unsent())
 
     def _send_unsent(self) -> None:
         rest = self._send_some(bytes(self._unsent))
         del self._unsent[: len(self._unsent) - len(rest)]
         self._control_protocol()
-        if self._is_closing and not self._unsent:
+        if self._is_closing and not self._has_unsent():
             self._end(None)
         self._watch()
 
@@ -235,7 +253,9 @@ class Stream(asyncio.Transport):
         rest = memoryview(data)
         try:
             while rest:
-                rest = rest[self._sock.send(rest) :]
+                rest = rest[self._line.send(rest) :]
+            if isinstance(self._line, TlsSocket):
+                self._line.flush()
         except AGAIN:
             pass
         except OSError as error:
@@ -260,7 +280,7 @@ class Stream(asyncio.Transport):
         self._is_lent = False
         if self._is_over:
             self._release()
-        elif self._is_closing and not self._unsent:
+        elif self._is_closing and not self._has_unsent():
             self._end(None)
         else:
             self._watch()
@@ -273,20 +293,21 @@ class Stream(asyncio.Transport):
         self._loop.remove_reader(self._handle)
         self._loop.remove_writer(self._handle)
         self._is_over = True
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(ConnectionResetError("the connection is closed"))
+        self._give_up_waiting()
         if self._is_lent:
             with suppress(OSError):
-                # The plain socket's method: an SSLSocket's own would change it under its user.
-                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+                self._sock.shutdown(socket.SHUT_RDWR)
         else:
             self._release()
         self._loop.call_soon(self._protocol.connection_lost, error)
 
+    def _give_up_waiting(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(ConnectionResetError("the connection is closed"))
+
     def _release(self) -> None:
-        with suppress(OSError, ValueError):
-            if isinstance(self._sock, ssl.SSLSocket):
-                self._sock.unwrap()  # says goodbye, and waits for no answer
+        if isinstance(self._line, TlsSocket):
+            self._line.goodbye()
         self._sock.close()
 
 
