@@ -119,8 +119,8 @@ class TlsSocket:
         self._noise += len(raw)
 
     def _answer(self) -> None:
-        """What OpenSSL itself has to say; who does not take it is cut off."""
-        with suppress(BlockingIOError):
+        """What OpenSSL itself has to say; who does not take it is cut off. Whoever has gone may have said something before."""
+        with suppress(OSError):
             self.flush()
         if self._out.pending > _PIECE:
             raise ConnectionAbortedError("the peer does not take answers")
