@@ -152,7 +152,7 @@ class Kept:
 def test_a_turn_ends_though_there_is_always_one_byte_more():
     """A record may carry one."""
     with socket.socket() as sock:
-        line = SimpleNamespace(recv_into=lambda block: 1, fileno=sock.fileno)
+        line = SimpleNamespace(recv_into=lambda _: 1, fileno=sock.fileno)
         assert 0 < receiving._Body(Kept(), 10**9, 10**9, []).take_in(line) < 500_000
 
 
