@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
-from nevermined_fl.errors import StorageFull
+from nevermined_fl.errors import SettingsError, StorageFull
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ __all__ = [
     "append_line",
     "atomic_file",
     "digest_of",
+    "lock_file",
     "sha256_bytes",
     "sha256_file",
     "size_of",
@@ -83,6 +85,22 @@ def atomic_file(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def lock_file(path: Path, who: str) -> int:
+    """A handle that keeps the same file from being locked by another process as long as this one lives.
+
+    Raises:
+        SettingsError: ``who``, another one, holds it.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        text = f"{path.name} is held: another {who} is at work in this folder"
+        raise SettingsError(text, hint="wait until it is over, or stop it") from error
+    return handle
 
 
 def write_atomic(path: Path, data: bytes | str, mode: int = 0o600) -> None:

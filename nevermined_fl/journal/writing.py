@@ -9,15 +9,13 @@ An append survives the death of any process; ``sync`` makes what came so far sur
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
-from nevermined_fl.errors import SettingsError
-from nevermined_fl.files import storage
+from nevermined_fl.files import lock_file, storage
 from nevermined_fl.journal.mending import mend
 from nevermined_fl.journal.rows import Row, chain, connect, create, insert
 
@@ -46,7 +44,7 @@ class Journal:
         lines = path.with_suffix(".lines")
         self._path = path
         self._fresh = 0
-        self._lock = _lock(path.with_suffix(".lock"))
+        self._lock = lock_file(path.with_suffix(".lock"), "coordinator")
         try:
             self._count, self._chain = mend(path, lines)
             self._table = create(path)
@@ -110,18 +108,6 @@ class Journal:
         self._table.close()
         os.close(self._lines)
         os.close(self._lock)
-
-
-def _lock(path: Path) -> int:
-    """Held as long as the process lives: of two writers each would miss what the other wrote."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        text = f"{path.name} is held: another coordinator is at work in this folder"
-        raise SettingsError(text, hint="wait until it is over, or stop it") from error
-    return handle
 
 
 def _write_all(handle: int, line: bytes) -> None:

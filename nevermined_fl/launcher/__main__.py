@@ -12,6 +12,7 @@ from nevermined_fl import logs
 from nevermined_fl.backends import open_backend
 from nevermined_fl.chain import connect
 from nevermined_fl.errors import NeverminedFLError, SettingsError
+from nevermined_fl.files import lock_file
 from nevermined_fl.keys import load_account, read_password
 from nevermined_fl.launcher.app import create_app
 from nevermined_fl.launcher.approvals import Approvals
@@ -62,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     logs.configure(options.log_level)
     try:
         settings = load_provider(options.home)
+        # Two launchers would end each other's jobs. The lock is held until the process ends.
+        lock_file(settings.path("launcher.lock"), "launcher")
         secret = _secret(settings)
         application = create_app(open_launcher(settings), secret=secret)
     except NeverminedFLError as error:
