@@ -161,16 +161,17 @@ def test_who_trickles_after_a_burst_holds_no_thread(pause, most):
     """Else two participants keep all threads from everybody else."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    over = threading.Event()
+    begun, over = threading.Event(), threading.Event()
 
     def trickle():
         theirs.sendall(b"x" * 70_000)
+        begun.set()
         while not over.is_set():
             theirs.send(b"x")
             time.sleep(pause)
 
     threading.Thread(target=trickle).start()
-    time.sleep(0.05)
+    begun.wait(20)
     body = receiving._Body(Kept(), 10**9, 10**9, [])
     try:
         assert 70_000 <= body.take_in(ours) < most

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import select
-import threading
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from nevermined_fl.errors import TransportError
-from nevermined_fl.transports.http.stream import AGAIN, Stream
+from nevermined_fl.transports.http.stream import AGAIN, Stream, own_block
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -39,7 +38,6 @@ _AT_ONCE = 512 * 1024
 
 The end of a larger one is not: what came before may be read again with it, and the whole is judged.
 """
-_BLOCK = 1 << 20
 _NUMBER = 8
 """Bytes of the largest number. A block begins where it lies in the file, modulo this: numbers are then aligned."""
 _TURN = 0.02
@@ -108,16 +106,6 @@ class Receiver:
         await asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
 
 
-class _Own(threading.local):
-    """One block per thread."""
-
-    def __init__(self) -> None:
-        self.block = memoryview(bytearray(_BLOCK))
-
-
-_own = _Own()
-
-
 @dataclass(slots=True)
 class _Body:
     """What of a body came already is in ``pieces``; the rest is on the line."""
@@ -133,7 +121,7 @@ class _Body:
         while self.pieces:
             self.sink.write(memoryview(self.pieces.pop(0)))
         while self.sink.offset < self.end and time.monotonic() < until:
-            block = _own.block[self.sink.offset % _NUMBER :][: self.end - self.sink.offset]
+            block = own_block()[self.sink.offset % _NUMBER :][: self.end - self.sink.offset]
             count, is_over = _fill(line, block, until)
             if count:
                 self.sink.write(block[:count])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import threading
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from nevermined_fl.errors import NotFound
-from nevermined_fl.transports.http.stream import AGAIN, Stream
+from nevermined_fl.transports.http.stream import AGAIN, Stream, own_block
 from nevermined_fl.transports.http.tls import TlsSocket
 
 if TYPE_CHECKING:
@@ -55,13 +54,11 @@ async def send_file(request: web.Request, path: Path, executor: Executor) -> web
         try:
             await _send(request, response, executor, handle, start)
             await response.write_eof()
-        except (ssl.SSLError, TimeoutError) as error:
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionResetError("the download broke off") from error
-        except BaseException:
+        except BaseException as error:
             if request.transport is not None:
                 request.transport.abort()  # half a body is not followed by an answer
+            if isinstance(error, ssl.SSLError | TimeoutError):
+                raise ConnectionResetError("the download broke off") from error
             raise
     return response
 
@@ -99,16 +96,6 @@ async def _patiently(waiting: Awaitable[None]) -> None:
         await waiting
 
 
-class _Own(threading.local):
-    """One block per thread."""
-
-    def __init__(self) -> None:
-        self.block = memoryview(bytearray(_BLOCK))
-
-
-_own = _Own()
-
-
 def _pour(line: Line, handle: int, position: int, size: int) -> int:
     """In a thread: bytes of the file to the socket as long as it takes any; where it got to."""
     pour = _encrypt if isinstance(line, TlsSocket) else _hand_over
@@ -130,13 +117,14 @@ def _hand_over(line: Line, handle: int, position: int, until: int) -> int:
 
 def _encrypt(line: Line, handle: int, position: int, until: int) -> int:
     """Block by block; OpenSSL takes a record of 16 KiB at a time."""
+    block = own_block()[:_BLOCK]
     while position < until:
-        count, sent = os.preadv(handle, [_own.block[: until - position]], position), 0
+        count, sent = os.preadv(handle, [block[: until - position]], position), 0
         if not count:
             raise ConnectionResetError("the file became shorter")
         while sent < count:
             try:
-                sent += line.send(_own.block[sent:count])
+                sent += line.send(block[sent:count])
             except AGAIN:
                 return position + sent
         position += count

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["AGAIN", "Line", "Stream"]
+__all__ = ["AGAIN", "Line", "Stream", "own_block"]
 
 Line = socket.socket | TlsSocket
 AGAIN = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
 """What a line raises that can do nothing at the moment."""
 _READ = 64 * 1024
+_BLOCK = 1 << 20
 _HIGH, _LOW = 128 * 1024, 32 * 1024
 """Bytes not yet sent at which the protocol is asked to pause, and to go on."""
 
@@ -309,6 +311,19 @@ class Stream(asyncio.Transport):
         if isinstance(self._line, TlsSocket):
             self._line.goodbye()
         self._sock.close()
+
+
+class _Own(threading.local):
+    def __init__(self) -> None:
+        self.block = memoryview(bytearray(_BLOCK))
+
+
+_own = _Own()
+
+
+def own_block() -> memoryview:
+    """The calling thread's block, for the body that it is moving; kept for the next one."""
+    return _own.block
 
 
 def _name(ask: Callable[[], Any]) -> Any:
