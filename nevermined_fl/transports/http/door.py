@@ -1,6 +1,6 @@
 """The door: TCP connections are let in a few at a time, until each has said its TLS hello.
 
-Rule 1: a handshake costs hundreds of kilobytes before anything is known of a peer, so only so many are open at once; who
+Rule 1: a handshake costs memory and processor time before anything is known of a peer, so only so many are open at once; who
 comes later waits in the kernel, where it costs next to nothing. Rule 2: who stands in the door for long makes room when
 others wait: the longest there of the address that has most of them.
 """

@@ -1,8 +1,8 @@
 """A stream: a connection whose socket the event loop may lend to a thread, in which a large body goes to or from the disk.
 
 asyncio's own transports keep their socket to themselves, and over TLS hand every byte through four buffers. Here small
-messages are read and written by the loop as always; a body is moved by blocking-free calls in a thread, straight between
-the socket (or OpenSSL) and one block (docs/decisions/0015).
+messages are read and written by the loop as always; a body is moved by a thread, between the line and a block of its own
+(docs/decisions/0015).
 
 Rule 1: at any moment either the loop or one thread touches the socket, for OpenSSL allows no more. Rule 2: a socket that
 is lent is not closed before it comes back: its number could be somebody else's by then.
