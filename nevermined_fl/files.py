@@ -118,6 +118,8 @@ def append_line(path: Path, text: str, mode: int = 0o600) -> None:
     """Append one line, or several, in a single write so that a crash cannot leave half of it."""
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode)
     try:
-        os.write(handle, f"{text}\n".encode())
+        raw = f"{text}\n".encode()
+        while raw:  # where the disk is full, a part goes in before the next says so
+            raw = raw[os.write(handle, raw) :]
     finally:
         os.close(handle)

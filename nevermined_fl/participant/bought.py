@@ -9,10 +9,11 @@ The same asked again is the same answer, and free.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nevermined_fl.errors import RemoteProtocolError
-from nevermined_fl.files import write_json
+from nevermined_fl.files import append_line
 from nevermined_fl.messages import Evaluate, Train
 from nevermined_fl.session import draw
 from nevermined_fl.session.plan import FROM_PARTICIPANT
@@ -30,7 +31,10 @@ _MODELS = 3
 
 
 class Bought:
-    """Refuses what the plan does not say, and remembers in one file what was asked, over restarts too."""
+    """Refuses what the plan does not say, and remembers in one file what was asked, over restarts too.
+
+    A line of the file is what was asked for and with which model.
+    """
 
     def __init__(self, path: Path, plan: Plan, participant: str) -> None:
         self._path = path
@@ -61,17 +65,17 @@ class Bought:
             return
         if len(models) >= _MODELS:
             raise RemoteProtocolError("the coordinator asks for one round with ever other models", code="other_plan")
+        # A line of its own even where a full disk left half of one.
+        append_line(self._path, f"\n{json.dumps([name, model])}")
         models.append(model)
-        write_json(self._path, self._asked)
 
     def _load(self) -> dict[str, list[str]]:
-        try:
-            return {
-                str(name): [str(model) for model in models]
-                for name, models in json.loads(self._path.read_text()).items()
-            }
-        except (OSError, ValueError, TypeError, AttributeError):
-            return {}
+        asked: dict[str, list[str]] = {}
+        for line in self._path.read_bytes().splitlines() if self._path.exists() else ():
+            with suppress(ValueError, TypeError):
+                name, model = json.loads(line)
+                asked.setdefault(str(name), []).append(str(model))
+        return asked
 
 
 def _name(task: Train | Evaluate) -> str:

@@ -94,7 +94,7 @@ class Participant:
         self._on_event = on_event
         self._models = Models(folder / "models", plan, link)
         self._keep = Keep(folder / "kept")
-        self._bought = Bought(folder / "asked.json", plan, credentials.participant)
+        self._bought = Bought(folder / "asked.jsonl", plan, credentials.participant)
 
     async def run(self) -> Finish:
         """Take part until the session is over.

@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,14 +81,21 @@ def verify_job(jws: str, *, typ: str, thumbprint: str) -> dict[str, Any]:
 
     def key(header: Mapping[str, Any]) -> OKPKey:
         jwk = header["jwk"]
-        if not isinstance(jwk, dict) or set(jwk) != _PUBLIC_FIELDS or jwk["crv"] != "Ed25519":
+        if not isinstance(jwk, dict) or set(jwk) != _PUBLIC_FIELDS or (jwk["kty"], jwk["crv"]) != ("OKP", "Ed25519"):
             raise Unauthenticated("the token's key is not a public Ed25519 key", check="token_type")
-        found = OKPKey.import_key(jwk)
-        if found.thumbprint() != thumbprint:
+        found, signer = _public_key(jwk["x"])
+        if signer != thumbprint:
             raise Unauthenticated("the token is signed by another key than was admitted", check="token_signer")
         return found
 
     return open_statement(jws, alg=ALGORITHM, typ=typ, header=_HEADER, key=key)
+
+
+@lru_cache(maxsize=4096)
+def _public_key(x: str) -> tuple[OKPKey, str]:
+    """The key and its thumbprint; a participant signs every report with the same."""
+    key = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": x})
+    return key, key.thumbprint()
 
 
 def make_join_proof(key: JobKey, *, session: str, fingerprint: str, token: str, now: float | None = None) -> str:
