@@ -16,7 +16,7 @@ _COLUMNS = {
     "round": "case params clients tls round_s server_rss_mb server_cpu_s client_cpu_s wire_ratio raw_socket_s"
     " ratio_to_raw missed",
     "scaling": "clients round_s round_ms_per_client server_cpu_ms_per_client server_rss_mb",
-    "folding": "strategy arithmetic params clients gb_per_cpu_s wall_s rss_before_mb rss_mb ulps_from_numpy missed",
+    "folding": "strategy arithmetic params clients gb_per_cpu_s rule_gb_per_cpu_s numpy_gb_per_cpu_s wall_s rss_before_mb rss_mb ulps_from_numpy missed",
     "peer": "system params clients pass round_s server_rss_mb server_cpu_s wire_ratio load",
     "wan": "system pass target_s target_mb target_rounds round_s",
     "ratio": "peer params clients times_faster times_memory times_cpu time_ratio bytes_ratio wanted",
