@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from blake3 import blake3
 
 from nevermined_fl.errors import DecodeError
-from nevermined_fl.files import BLOCK, digest_of
+from nevermined_fl.files import hash_file
 from nevermined_fl.messages import UPDATE_DIGEST
 
 if TYPE_CHECKING:
@@ -57,9 +57,5 @@ def hasher_of(digest: str) -> Hasher:
 
 
 def digest_file(path: Path, like: str) -> str:
-    """The digest of a file, of this kind or of the kind of this digest, read through one pooled block."""
-    found, block = hasher(like) if like in _HASHERS else hasher_of(like), memoryview(bytearray(BLOCK))
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(block):
-            found.update(block[:count])
-    return digest_of(found)
+    """The digest of a file, of this kind or of the kind of this digest."""
+    return hash_file(path, hasher(like) if like in _HASHERS else hasher_of(like))

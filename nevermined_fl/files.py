@@ -21,6 +21,7 @@ __all__ = [
     "append_line",
     "atomic_file",
     "digest_of",
+    "hash_file",
     "lock_file",
     "sha256_bytes",
     "sha256_file",
@@ -47,8 +48,12 @@ def sha256_bytes(raw: bytes | memoryview) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """``sha256:<hex>`` of a file, read through one pooled block."""
-    hasher = hashlib.sha256()
+    """``sha256:<hex>`` of a file."""
+    return hash_file(path, hashlib.sha256())
+
+
+def hash_file(path: Path, hasher: Any) -> str:
+    """``<kind>:<hex>`` of a file by a new hashlib object, or one like it; read through one pooled block."""
     block = memoryview(bytearray(BLOCK))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(block):

@@ -6,8 +6,19 @@ import hashlib
 import json
 
 import pytest
+from blake3 import blake3
 
-from nevermined_fl.files import append_line, atomic_file, sha256_file, size_of, write_atomic, write_json
+from nevermined_fl.digests import digest_file
+from nevermined_fl.files import (
+    append_line,
+    atomic_file,
+    digest_of,
+    hash_file,
+    sha256_file,
+    size_of,
+    write_atomic,
+    write_json,
+)
 
 
 def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -28,8 +39,11 @@ def test_files_are_private(tmp_path):
     assert (tmp_path / "lines").read_text() == "one\ntwo\n"
 
 
-def test_the_digest_of_a_file_that_is_longer_than_a_block(tmp_path):
+@pytest.mark.parametrize("kind", [hashlib.sha256, blake3])
+def test_the_digest_of_a_file_that_is_longer_than_a_block(tmp_path, kind):
     raw = bytes(range(251)) * 9000
     (tmp_path / "big").write_bytes(raw)
+    digest = digest_of(kind(raw))
+    assert hash_file(tmp_path / "big", kind()) == digest_file(tmp_path / "big", digest) == digest
     assert sha256_file(tmp_path / "big") == "sha256:" + hashlib.sha256(raw).hexdigest()
     assert (size_of(tmp_path / "big"), size_of(tmp_path / "none")) == (len(raw), 0)
