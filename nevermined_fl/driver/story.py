@@ -49,8 +49,7 @@ def tell(
             case effects.Accept() if changed:
                 lines.append(_accepted(event))
             case effects.Reject(participant, code, _):
-                name = "update_rejected" if isinstance(event, events.Reported) else "rejected"
-                lines.append({"event": name, "participant": participant, "code": code, "round": after.round})
+                lines.append(_rejected(event, after) | {"participant": participant, "code": code})
             case effects.Configure(number, _, cohort) if _begins(before, after):
                 lines.append(_begun(number, len(cohort), after.attempt))
             case effects.Commit(number, model, metrics) if len(before.history) < len(after.history):
@@ -105,6 +104,13 @@ def _accepted(event: events.Event) -> Line:
             return {"event": "update_accepted", "participant": participant, "round": number}
         case _:
             return {}
+
+
+def _rejected(event: events.Event, after: Session) -> Line:
+    """An answer is about its own round, which may be over; a word without one is about the session's."""
+    name = "update_rejected" if isinstance(event, events.Reported) else "rejected"
+    is_answer = isinstance(event, events.Reported | events.Evaluated)
+    return {"event": name, "round": event.round if is_answer else after.round}
 
 
 def _begins(before: Session, after: Session) -> bool:
