@@ -9,9 +9,9 @@ from contextlib import suppress
 import pytest
 from transport_worlds import ALICE, HttpWorld
 
-from nevermined_fl.transports.http import server as servers
 from nevermined_fl.transports.http.client import pinned_context
-from nevermined_fl.transports.http.door import Door
+from nevermined_fl.transports.http.door import Door, listen
+from nevermined_fl.transports.http.server import server_context
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def hang_up(sockets):
 
 @pytest.fixture
 async def door(tmp_path, world):
-    sock = servers._listen("127.0.0.1", 0)
-    context = servers.server_context(tmp_path / "tls.crt", tmp_path / "tls.key")
+    sock = listen("127.0.0.1", 0)
+    context = server_context(tmp_path / "tls.crt", tmp_path / "tls.key")
     door = Door(sock, asyncio.Protocol, context, most=4, patience=0.3)
     yield door, sock.getsockname()[1]
     await door.close()

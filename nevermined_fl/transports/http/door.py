@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
+import socket
 import time
 from collections import Counter
 from contextlib import suppress
@@ -18,11 +20,10 @@ from typing import TYPE_CHECKING
 from nevermined_fl.transports.http.stream import Stream
 
 if TYPE_CHECKING:
-    import socket
     import ssl
     from collections.abc import Callable
 
-__all__ = ["Door"]
+__all__ = ["Door", "allow_many_files", "listen"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,15 @@ _PATIENCE = 1.5
 say nothing is through before a participant who waits behind them gives up dialling."""
 _MOST = 256
 _NAP = 1.0
+_BACKLOG = 1024
+# A connection whose other end vanished is noticed within minutes; accepted sockets inherit these.
+_SOCKET_OPTIONS = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 120_000),
+)
 
 
 class Door:
@@ -111,3 +121,26 @@ class Door:
         del self._inside[task]
         if task.cancelled():
             sock.close()  # perhaps before anything was begun with it
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket for a door. Raises OSError: the port is taken, or no such host."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    sock = socket.socket(family, kind)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for level, option, value in _SOCKET_OPTIONS:
+            sock.setsockopt(level, option, value)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def allow_many_files() -> None:
+    """A thousand participants are a thousand connections and as many open files."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -10,11 +10,8 @@ import asyncio
 import hashlib
 import json
 import logging
-import math
 import os
-import resource
 import secrets
-import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -24,14 +21,14 @@ from aiohttp import ClientError, web
 
 from nevermined_fl.errors import (
     DecodeError,
-    InvalidRequest,
     NeverminedFLError,
     TransportError,
     Unauthenticated,
 )
-from nevermined_fl.messages import MAX_MESSAGE_BYTES, JoinRequest, decode, encode
-from nevermined_fl.transports.http.door import Door
+from nevermined_fl.messages import JoinRequest, decode, encode
+from nevermined_fl.transports.http.door import Door, allow_many_files, listen
 from nevermined_fl.transports.http.guests import Guests
+from nevermined_fl.transports.http.reading import SMALL_BODY, bearer_of, count_of, number_of, small_body
 from nevermined_fl.transports.http.receiving import Receiver
 from nevermined_fl.transports.http.sending import send_file
 from nevermined_fl.transports.http.wire import ERROR, LENGTH, MAX_WAIT, OFFSET, error_answer
@@ -52,22 +49,12 @@ _STRANGERS = 1000
 _SWEEP = 1.0
 _KEPT = 300.0
 """Seconds for which a connection may be idle: who trains longer dials again."""
-_BACKLOG = 1024
 _THREADS = max(2, os.cpu_count() or 1)
 _READ_AHEAD = 64 * 1024
 _LINGER = 2.0
 """Seconds for which the rest of a refused body is thrown away, so that an honest peer gets to read why."""
-_SMALL_BODY = MAX_MESSAGE_BYTES
 _JOIN_BODY = 160 * 1024
 """The longest token and a proof: a thousand strangers may each have as much in our memory."""
-# A connection whose other end vanished is noticed within minutes; accepted sockets inherit these.
-_SOCKET_OPTIONS = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
-    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 120_000),
-)
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -112,7 +99,7 @@ class HttpServer:
         self._metrics, self._metrics_bearer = metrics, metrics_bearer
         self._bearers: dict[str, str] = {}  # digest of the bearer -> participant
         self._uploads: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()
-        app = web.Application(middlewares=[self._answered], client_max_size=_SMALL_BODY)
+        app = web.Application(middlewares=[self._answered], client_max_size=SMALL_BODY)
         app.add_routes(
             [
                 web.get("/v1/health", self._health),
@@ -144,11 +131,11 @@ class HttpServer:
         Raises:
             TransportError: the port is taken.
         """
-        _allow_many_files()
+        allow_many_files()
         await self._runner.setup()
         assert self._runner.server is not None
         try:
-            sock = _listen(host, port)
+            sock = listen(host, port)
         except OSError as error:
             raise TransportError(f"cannot listen on {host}:{port}: {error.strerror}") from error
         self._door = Door(sock, self._runner.server, context)
@@ -180,18 +167,17 @@ class HttpServer:
         return web.json_response(self._status())
 
     async def _scrape(self, request: web.Request) -> web.Response:
-        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-        is_right = secrets.compare_digest(_bytes(bearer), self._metrics_bearer.encode())
-        if scheme != "Bearer" or not bearer or not is_right:
+        bearer = bearer_of(request)
+        if not bearer or not secrets.compare_digest(bearer, self._metrics_bearer.encode()):
             raise Unauthenticated("metrics are for whoever holds their bearer", check="bearer")
         return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _join(self, request: web.Request) -> web.Response:
-        message = decode(await _small_body(request, _JOIN_BODY), JoinRequest)
+        message = decode(await small_body(request, _JOIN_BODY), JoinRequest)
         assert isinstance(message, JoinRequest)
         joined = await self._service.join(message)
         self._bearers = {b: p for b, p in self._bearers.items() if p != joined.participant}
-        self._bearers[_hash(joined.bearer)] = joined.participant
+        self._bearers[_hash(joined.bearer.encode())] = joined.participant
         self._greet(request, joined.participant)
         return _answer(joined)
 
@@ -201,8 +187,8 @@ class HttpServer:
 
     async def _task(self, request: web.Request) -> web.Response:
         participant = self._authenticate(request)
-        after = _number(request.query.get("after", "0"))
-        wait = min(max(_float(request.query.get("wait", "0")), 0.0), MAX_WAIT)
+        after = count_of(request.query.get("after", "0"))
+        wait = min(max(number_of(request.query.get("wait", "0")), 0.0), MAX_WAIT)
         return _answer(await self._service.next_task(participant, after=after, wait=wait))
 
     async def _model(self, request: web.Request) -> web.StreamResponse:
@@ -225,7 +211,7 @@ class HttpServer:
 
     async def _upload(self, request: web.Request) -> web.Response:
         sink = self._open(request)
-        start, total = _number(request.headers.get(OFFSET)), _number(request.headers.get(LENGTH))
+        start, total = count_of(request.headers.get(OFFSET)), count_of(request.headers.get(LENGTH))
         if start != sink.offset:
             body = {"error": "offset", "message": f"{sink.offset} bytes are here, the upload goes on at {start}"}
             return web.json_response(body, status=409, headers={OFFSET: str(sink.offset)})
@@ -245,11 +231,11 @@ class HttpServer:
 
     async def _report(self, request: web.Request) -> web.Response:
         participant = self._authenticate(request)
-        return _answer(await self._service.report(participant, (await _small_body(request)).decode("ascii", "replace")))
+        return _answer(await self._service.report(participant, (await small_body(request)).decode("ascii", "replace")))
 
     async def _evaluation(self, request: web.Request) -> web.Response:
         participant = self._authenticate(request)
-        text = (await _small_body(request)).decode("ascii", "replace")
+        text = (await small_body(request)).decode("ascii", "replace")
         return _answer(await self._service.evaluated(participant, text))
 
     @web.middleware
@@ -283,15 +269,14 @@ class HttpServer:
     def _open(self, request: web.Request) -> UpdateSink:
         participant = self._authenticate(request)
         where = request.match_info
-        size = _number(request.headers.get(LENGTH))
+        size = count_of(request.headers.get(LENGTH))
         return self._service.open_update(
             participant, round_number=int(where["round"]), digest=where["digest"], size=size
         )
 
     def _authenticate(self, request: web.Request) -> str:
-        scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
-        participant = self._bearers.get(_hash(bearer))
-        if scheme != "Bearer" or participant is None:
+        participant = self._bearers.get(_hash(bearer_of(request)))
+        if participant is None:
             raise Unauthenticated("the bearer is not known here", check="bearer", hint="join again")
         self._greet(request, participant)
         return participant
@@ -310,65 +295,10 @@ def _refusal(request: web.Request, status: int, body: dict[str, str]) -> web.Res
     return answer
 
 
-async def _small_body(request: web.Request, most: int = _SMALL_BODY) -> bytes:
-    too_large = DecodeError(f"such a message has at most {most} bytes", code="too_large")
-    if (request.content_length or 0) > most:
-        raise too_large
-    body = bytearray()
-    async for block in request.content.iter_any():  # also what does not say its length
-        body += block
-        if len(body) > most:
-            raise too_large
-    return bytes(body)
-
-
 def _answer(message: Message) -> web.Response:
     return web.Response(body=encode(message), content_type="application/json")
 
 
-def _number(text: str | None) -> int:
-    """A count in a header or a query."""
-    value = _float(text)
-    if not 0 <= value < 2**53:
-        raise InvalidRequest(f"expected a count, got {str(text)[:40]!r}", check="number")
-    return int(value)
-
-
-def _float(text: str | None) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    return value if math.isfinite(value) else -1.0
-
-
-def _hash(bearer: str) -> str:
+def _hash(bearer: bytes) -> str:
     # Looked up by digest: the time that a look-up takes says nothing about a bearer.
-    return hashlib.sha256(_bytes(bearer)).hexdigest()
-
-
-def _bytes(header: str) -> bytes:
-    """A header as it came: a stranger's need not be UTF-8."""
-    return header.encode("utf-8", "surrogateescape")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    sock = socket.socket(family, kind)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        for level, option, value in _SOCKET_OPTIONS:
-            sock.setsockopt(level, option, value)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _allow_many_files() -> None:
-    """A thousand participants are a thousand connections and as many open files."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return hashlib.sha256(bearer).hexdigest()
