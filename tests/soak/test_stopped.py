@@ -83,15 +83,21 @@ async def test_who_has_heard_the_end_is_not_waited_for_again(tmp_path):
     await world.close()
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"turn": 0}', b'{"heard": ["nobody"], "turn": 0}'])
-async def test_who_has_not_heard_it_is_waited_for_again(tmp_path, torn):
-    world = Polite(tmp_path)
+async def untold(folder):
+    """A world that is over, and whose next coordinator waits for Alice, who has not heard of it."""
+    world = Polite(folder)
     world.farewell = 0.2
     await world.start()
     await world.joined(ALICE)
     assert await world.ends(20)
-    (tmp_path / "coordinator" / "heard.json").write_bytes(torn)
     world.farewell = 60.0
+    return world
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"turn": 0}', b'{"heard": ["nobody"], "turn": 0}'])
+async def test_who_has_not_heard_it_is_waited_for_again(tmp_path, torn):
+    world = await untold(tmp_path)
+    (tmp_path / "coordinator" / "heard.json").write_bytes(torn)
     await world.restart()
     assert not await world.ends(0.5)
     await world.tell(ALICE)
@@ -100,13 +106,8 @@ async def test_who_has_not_heard_it_is_waited_for_again(tmp_path, torn):
 
 
 async def test_who_did_not_come_for_minutes_is_waited_for_no_more(tmp_path, monkeypatch):
-    world = Polite(tmp_path)
-    world.farewell = 0.2
-    await world.start()
-    await world.joined(ALICE)
-    assert await world.ends(20)
+    world = await untold(tmp_path)
     await world.stop()
-    world.farewell = 60.0
     monkeypatch.setattr(time, "time", lambda real=time.time: real() + 200)
     await world.start()
     assert await world.ends(20)
