@@ -37,7 +37,7 @@ isolation: $(STAMP) ## what needs bubblewrap: that a job sees no key, no network
 e2e: $(STAMP)    ## whole sessions over an embedded network: refusals, faults, refunds, Ctrl-C, dying launchers; CI runs it always
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/e2e tests/launcher/test_killed_between.py
 
-soak: $(STAMP)   ## a sample of the kill matrix: coordinator, participant, launcher, torn files (3 minutes); CI runs it always
+soak: $(STAMP)   ## a sample of the kill matrix: coordinator, participant, launcher, gateway, torn files (3 minutes); CI runs it always
 	$(BIN)/python -m pytest -q -n 0 tests/soak $(SOAK)
 
 soak-full: $(STAMP) ## SIGKILL at every boundary there is (hours)
