@@ -108,9 +108,13 @@ def _accepted(event: events.Event) -> Line:
 
 def _rejected(event: events.Event, after: Session) -> Line:
     """An answer is about its own round, which may be over; a word without one is about the session's."""
-    name = "update_rejected" if isinstance(event, events.Reported) else "rejected"
-    is_answer = isinstance(event, events.Reported | events.Evaluated)
-    return {"event": name, "round": event.round if is_answer else after.round}
+    match event:
+        case events.Reported(_, number):
+            return {"event": "update_rejected", "round": number}
+        case events.Evaluated(_, number):
+            return {"event": "rejected", "round": number}
+        case _:
+            return {"event": "rejected", "round": after.round}
 
 
 def _begins(before: Session, after: Session) -> bool:
