@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "has_outcome", "read_outcome"]
 
+logger = logging.getLogger(__name__)
+
 _RESULT_BYTES = 16 * 1024**2
 _REASON_CHARACTERS = 500
 
@@ -27,13 +30,15 @@ _REASON_CHARACTERS = 500
 class Outcome:
     """A finished session: the model's digest, who is in it, and the metrics of its last evaluation.
 
-    ``checkpoints`` are files of the outputs' folder ``checkpoints``, in the order of their rounds.
+    ``checkpoints`` are files of the outputs' folder ``checkpoints``, in the order of their rounds; ``checkpoints_lost``
+    are the rounds of those that were damaged.
     """
 
     model: str
     contributors: tuple[Contributor, ...]
     metrics: dict[str, float]
     checkpoints: tuple[str, ...] = ()
+    checkpoints_lost: tuple[int, ...] = ()
 
 
 def has_outcome(outputs: Path) -> bool:
@@ -54,7 +59,7 @@ def read_outcome(outputs: Path, order: Order, admitted: Collection[tuple[str, st
     if not (_is_plain(model) and _is_plain(outputs / "card.json")) or sha256_file(model) != result.get("model"):
         raise SessionFailed("the coordinator's model is not the one that its result names")
     contributors, checkpoints = _contributors(result, order, admitted), _checkpoints(result, order, outputs)
-    return Outcome(result["model"], contributors, _metrics(result, order), checkpoints)
+    return Outcome(result["model"], contributors, _metrics(result, order), *checkpoints)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -90,20 +95,38 @@ def _contributors(
     return tuple(Contributor(str(did), str(agreement)) for did, agreement in pairs)
 
 
-def _checkpoints(result: dict[str, Any], order: Order, outputs: Path) -> tuple[str, ...]:
-    """Models of earlier rounds, as many as the plan keeps, each with the digest that the result names."""
-    plan, listed = order.plan(), result.get("checkpoints")
-    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
-    digests = {row.get("round"): row.get("sha256") for row in rows if isinstance(row.get("round"), int)}
+def _checkpoints(result: dict[str, Any], order: Order, outputs: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Models of earlier rounds, as many as the plan keeps, that have the digest which the result names; and rounds of others.
+
+    No session fails for these: the model is what was bought.
+    """
+    plan, named = order.plan(), _named(result)
     every = plan.checkpoint_every or plan.rounds + 1
-    names = []
+    whole, lost = [], []
     for number in range(every, plan.rounds + 1, every):
         path = outputs / "checkpoints" / f"round-{number}.safetensors"
-        if number in digests:
-            if path.parent.is_symlink() or not _is_plain(path) or sha256_file(path) != digests[number]:
-                raise SessionFailed(f"the checkpoint of round {number} is not the one that the result names")
-            names.append(path.name)
-    return tuple(names)
+        if number in named and _is_whole(path, named[number]):
+            whole.append(path.name)
+        elif number in named:
+            logger.warning("the checkpoint of round %d of %s is damaged, and left out", number, order.session)
+            lost.append(number)
+    return tuple(whole), tuple(lost)
+
+
+def _named(result: dict[str, Any]) -> dict[int, Any]:
+    """Digests of checkpoints by round; None for those that the coordinator lost itself."""
+    listed, lost = result.get("checkpoints"), result.get("checkpoints_lost")
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    gone = [number for number in lost if isinstance(number, int)] if isinstance(lost, list) else []
+    digests = {row["round"]: row.get("sha256") for row in rows if isinstance(row.get("round"), int)}
+    return dict.fromkeys(gone) | digests
+
+
+def _is_whole(checkpoint: Path, digest: Any) -> bool:
+    try:
+        return not checkpoint.parent.is_symlink() and _is_plain(checkpoint) and sha256_file(checkpoint) == digest
+    except OSError:
+        return False  # the disk does not give it back
 
 
 def _metrics(result: dict[str, Any], order: Order) -> dict[str, float]:

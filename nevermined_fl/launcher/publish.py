@@ -88,7 +88,7 @@ def _build(launcher: Launcher, job: Job, outcome: Outcome, files: list[assets.Fi
     about = assets.About(
         name=f"Model of session {job.order.session.removeprefix('did:nv:')[:8]}",
         now=job.created,
-        description=f"Trained over {len(outcome.contributors)} datasets that stayed with their owners.",
+        description=_description(outcome),
         tags=("federated learning",),
     )
     return assets.build_model(
@@ -99,3 +99,9 @@ def _build(launcher: Launcher, job: Job, outcome: Outcome, files: list[assets.Fi
         files=files,
         metrics=outcome.metrics,
     )
+
+
+def _description(outcome: Outcome) -> str:
+    trained = f"Trained over {len(outcome.contributors)} datasets that stayed with their owners."
+    lost = len(outcome.checkpoints_lost)
+    return f"{trained} Checkpoints that were damaged and are not here: {lost}." if lost else trained

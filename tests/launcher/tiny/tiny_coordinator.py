@@ -84,7 +84,7 @@ if every := job["parameters"].get("checkpointEvery"):
     for number in range(every, job["parameters"]["rounds"] + 1, every):
         body = model + str(number).encode()
         name = f"checkpoints/round-{number}.safetensors"
-        (outputs / name).write_bytes(body if behaviour != "wrong checkpoint" else b"another")
+        (outputs / name).write_bytes(b"another" if behaviour == "wrong checkpoint" and number == every else body)
         checkpoints.append({"round": number, "file": name, "sha256": "sha256:" + hashlib.sha256(body).hexdigest()})
 history = [{"round": 1, "metrics": {"accuracy": 0.75, "invented": 1}, "participants": len(joined)}]
 result = {"outcome": "finished", "model": digest, "rounds": 1, "contributors": contributors, "history": history}
