@@ -144,7 +144,7 @@ async def test_refusals_fill_no_journal_and_a_patient_stranger_no_log(tmp_path):
     world = await started(tmp_path)
     rows = len(list(world.driver._journal.replay()))
     for _ in range(1200):
-        world.driver.refuse("token_signature")
+        world.driver._conductor.refuse("token_signature")
     assert len(list(world.driver._journal.replay())) == rows
     assert (tmp_path / "coordinator" / "events.jsonl").read_text().count("rejected") == 1000
     await world.close()
@@ -183,7 +183,7 @@ async def test_a_clock_that_is_set_moves_no_deadline(tmp_path, monkeypatch, jump
     await world.joined(BOB)
     await link.next_task(after=0, wait=30)
     monkeypatch.setattr(time, "time", lambda real=time.time: real() + jump)
-    assert not world.driver.session.is_due(world.driver.clock())
+    assert not world.driver.session.is_due(world.driver._conductor.clock())
     assert 29.0 < (await link.next_task(after=0, wait=0)).remaining <= 30.0
     world.driver.stop("enough")
     assert (await world.running).reason == "enough"

@@ -77,7 +77,7 @@ async def acting(world):
 async def reached(world, is_there):
     """Wait until the session is where it should be."""
     while not is_there(world.driver.session):
-        await world.driver._changed.wait()
+        await world.driver._conductor.changed().wait()
 
 
 async def told(world, event, times=1):

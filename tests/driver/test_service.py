@@ -30,7 +30,7 @@ async def test_pollers_are_woken_once_a_turn_and_not_at_every_event(tmp_path):
     async with acting(world):
         alice, bob = await world.joined(ALICE), await world.joined(BOB)
         task = await alice.next_task(after=0, wait=30)
-        turned = world.driver.turned()
+        turned = world.driver._conductor.turned()
         assert (await send(world, alice, make_model(2.0), task)).accepted
         await bob.leave()
         await world.joined(BOB)
