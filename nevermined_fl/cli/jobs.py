@@ -10,7 +10,7 @@ from nevermined_fl.cli.app import app, command
 from nevermined_fl.cli.options import JsonFlag, KeyFileOption, NetworkOption, PasswordOption, data_scientist
 from nevermined_fl.cli.output import Output
 from nevermined_fl.errors import NotFound
-from nevermined_fl.marketplace.progress import headline, members, waiting_for
+from nevermined_fl.marketplace.progress import headline, headline_with_time, members, waiting_for
 
 if TYPE_CHECKING:
     from nevermined_fl import DataScientist
@@ -74,7 +74,7 @@ def status(
     rows = [(name, value) for name, value in found.items() if isinstance(value, str | int | float) and value != ""]
     out.table(chosen, ("", ""), rows)
     if progress := _progress(found):
-        out.table(headline(progress, now=time.time()), ("participant", "is", ""), members(progress))
+        out.table(headline_with_time(progress), ("participant", "is", ""), members(progress))
     if found.get("status") == "Succeeded" and found.get("did"):
         out.say(f"the model: nevermined-fl fetch {found['did']}")
     out.result({"execution": chosen} | found)

@@ -7,6 +7,7 @@ participants claim. So a participant is one of the session's members, a word is 
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from nevermined_fl.launcher.events import is_number, is_word
@@ -29,8 +30,11 @@ _MEMBER_COUNTS = ("bytes", "total", "seconds", "round")
 _FILE_BYTES = 8 * 1024**2
 
 
-def read_progress(path: Path, members: Collection[str]) -> dict[str, Any] | None:
-    """What ``status.json`` says of these members; None when there is none, or none that makes sense."""
+def read_progress(path: Path, members: Collection[str], *, now: float = -math.inf) -> dict[str, Any] | None:
+    """What ``status.json`` says of these members; None when there is none, or none that makes sense.
+
+    The seconds ``remaining`` are those at ``now``, Unix seconds of the machine that the coordinator is on.
+    """
     try:
         if path.is_symlink() or path.stat().st_size > _FILE_BYTES:
             return None
@@ -42,7 +46,7 @@ def read_progress(path: Path, members: Collection[str]) -> dict[str, Any] | None
     listed, known = found.get("members"), frozenset(members)
     rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
     first = {row["participant"]: _member(row) for row in reversed(rows) if _is_one_of(row.get("participant"), known)}
-    kept: dict[str, Any] = {"phase": found["phase"]} | _numbers(found, _COUNTS)
+    kept: dict[str, Any] = {"phase": found["phase"]} | _aged(_numbers(found, _COUNTS), now)
     problem = found.get("problem")
     kept["problem"] = problem if _is_one_of(problem, _PROBLEMS) else "other" if problem else ""
     return kept | {"members": [first[did] for did in sorted(first)]}
@@ -53,6 +57,14 @@ def _member(row: dict[str, Any]) -> dict[str, Any]:
     kept = {"participant": row["participant"], "state": state if _is_one_of(state, _STATES) else "unknown"}
     code = {"code": row["code"]} if is_word(row.get("code")) else {}
     return kept | _numbers(row, _MEMBER_COUNTS) | code
+
+
+def _aged(numbers: dict[str, Any], now: float) -> dict[str, Any]:
+    """A coordinator that is busy, or gone, wrote them a while ago."""
+    if not {"time", "remaining"} <= numbers.keys():
+        return numbers
+    age = max(now - numbers["time"], 0.0)
+    return numbers | {"remaining": round(max(numbers["remaining"] - age, 0.0), 1)}
 
 
 def _numbers(row: dict[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def status(launcher: Launcher, job: Job) -> dict[str, Any]:
         "isolation": job.isolation,
         "attempts": job.attempts,
         "dataset": job.order.did if job.order.kind == "participant" else None,
-        "progress": read_progress(launcher.work(job.id) / "status.json", job.order.members),
+        "progress": read_progress(launcher.work(job.id) / "status.json", job.order.members, now=launcher.clock()),
     }
     return times | {"did": job.model or None, "pods": [{"podName": job.id} | times]} | info(job) | ours
 

@@ -5,14 +5,13 @@ Of what a coordinator's ``status`` says under ``progress``: phase, round, deadli
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["NOTEWORTHY", "headline", "members", "sentence", "waiting_for"]
+__all__ = ["NOTEWORTHY", "headline", "headline_with_time", "members", "sentence", "waiting_for"]
 
 NOTEWORTHY = frozenset({"initialized", "round_repeated", "update_lost", "rolled_back", "stopped_early"})
 """Events that explain why a session went otherwise than its plan's rounds one by one."""
@@ -27,19 +26,23 @@ _SENTENCES = {
 _CODES = {"target": "the metric reached its target", "tolerance": "the metric got no better"}
 
 
-def headline(progress: Mapping[str, Any], *, now: float = math.inf) -> str:
-    """``round 3 of 10: reporting, 2 of 3 updates, 41 s left``; at ``now``, Unix seconds, if time counts."""
+def headline(progress: Mapping[str, Any]) -> str:
+    """``round 3 of 10: reporting, 2 of 3 updates``."""
     parts = [str(progress.get("phase", ""))]
     if "target" in progress and progress.get("phase") == "reporting":
         parts.append(f"{progress.get('updates', 0)} of {progress['target']} updates")
-    if isinstance(deadline := progress.get("deadline"), int | float) and now < math.inf:
-        parts.append(f"{max(deadline - now, 0):.0f} s left")
     if progress.get("problem") == "disk_full":
         parts.append("waiting for room on the coordinator's disk")
     number, attempt = progress.get("round", 0), progress.get("attempt", 0)
     rounds = f"round {number} of {progress['rounds']}" if "rounds" in progress else f"round {number}"
     again = f", attempt {attempt + 1}" if attempt else ""
     return (f"{rounds}{again}: " if number else "") + ", ".join(parts)
+
+
+def headline_with_time(progress: Mapping[str, Any]) -> str:
+    """``round 3 of 10: reporting, 2 of 3 updates, 41 s left``: as the provider's clock has it, ours may be another."""
+    left = progress.get("remaining")
+    return headline(progress) + (f", {max(left, 0):.0f} s left" if isinstance(left, int | float) else "")
 
 
 def members(progress: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -35,6 +35,14 @@ def test_phase_round_deadline_and_who_is_late(tmp_path):
     assert found == said | {"members": said["members"][::-1]}
 
 
+@pytest.mark.parametrize(("now", "remaining"), [(1012.0, 29.3), (1060.0, 0.0), (900.0, 41.3)])
+def test_the_seconds_that_remain_are_those_of_whoever_asks(tmp_path, now, remaining):
+    said = {"phase": "reporting", "time": 1000.0, "deadline": 1041.3, "remaining": 41.3}
+    read(tmp_path, said)
+    found = read_progress(tmp_path / "status.json", (), now=now)
+    assert found == said | {"remaining": remaining, "problem": "", "members": []}
+
+
 def test_only_members_numbers_and_known_words_pass(tmp_path):
     found = read(
         tmp_path,
@@ -84,9 +92,10 @@ async def test_the_buyer_is_told_by_the_coordinator_s_launcher(world):
     await world.cloud.reach(cloud, "running")
     first, second = world.members
     said = {"phase": "reporting", "round": 1, "members": [{"participant": second, "state": "silent", "seconds": 41.5}]}
+    said |= {"time": world.cloud.launcher.clock() - 3600, "remaining": 41.5}
     (world.cloud.launcher.work(cloud) / "status.json").write_text(json.dumps(said))
     status = await world.cloud.status(cloud)
-    assert status["progress"] == said | {"problem": ""}
+    assert status["progress"] == said | {"problem": "", "remaining": 0.0}
     assert first not in json.dumps(status["progress"])
     await world.cloud.ask("DELETE", f"{COMPUTE}/stop/{cloud}")
     over = await world.cloud.wait(cloud)

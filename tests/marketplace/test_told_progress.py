@@ -1,6 +1,6 @@
 """How a session is doing, in the words that people read."""
 
-from nevermined_fl.marketplace.progress import headline, members, sentence, waiting_for
+from nevermined_fl.marketplace.progress import headline, headline_with_time, members, sentence, waiting_for
 
 A, B, C, D = ("did:nv:" + letter * 64 for letter in "abcd")
 REPORTING = {
@@ -11,6 +11,7 @@ REPORTING = {
     "updates": 1,
     "target": 3,
     "deadline": 1000.0,
+    "remaining": 41.4,
     "problem": "",
     "members": [
         {"participant": A, "state": "reported", "seconds": 90.2},
@@ -22,9 +23,10 @@ REPORTING = {
 
 
 def test_a_round_that_waits_says_for_what_and_how_long():
-    assert headline(REPORTING, now=958.6) == "round 3 of 10: reporting, 1 of 3 updates, 41 s left"
+    assert headline_with_time(REPORTING) == "round 3 of 10: reporting, 1 of 3 updates, 41 s left"
     assert headline(REPORTING | {"attempt": 1}) == "round 3 of 10, attempt 2: reporting, 1 of 3 updates"
-    assert headline(REPORTING, now=1007.0).endswith(", 0 s left")
+    assert headline_with_time(REPORTING | {"remaining": -7}).endswith(", 0 s left")
+    assert headline_with_time(REPORTING | {"remaining": None}) == headline(REPORTING)
 
 
 def test_those_who_are_late_come_first_and_say_why():
