@@ -1,6 +1,5 @@
 """A fresh world for each test that asks for one."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -8,24 +7,24 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from launcher_world import open_world
+from launcher_world import PORTS, open_world
 
-# Each worker has ports of its own, below those that the system hands out.
-_PORTS = 21000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+from nevermined_fl.devnet.ports import free_ports
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def first_port():
-    return _PORTS
+    """The first of a world's ports, the same ones in all tests of this process."""
+    return free_ports(PORTS)[0]
 
 
 @pytest.fixture
-async def world(tmp_path):
-    async with open_world(tmp_path, _PORTS) as world:
+async def world(tmp_path, first_port):
+    async with open_world(tmp_path, first_port) as world:
         yield world
 
 
 @pytest.fixture
-async def isolated_world(tmp_path):
-    async with open_world(tmp_path, _PORTS, isolated=True) as world:
+async def isolated_world(tmp_path, first_port):
+    async with open_world(tmp_path, first_port, isolated=True) as world:
         yield world

@@ -46,6 +46,8 @@ INITIAL = b"initial model"
 SCHEMA = (TensorSchema("weights", "F32", (3,)),)
 TRAINER = b"class Anything(Trainer): ...\n"
 TIMEOUT = 400
+PORTS = 41 + 3
+"""Ports of a world: those that coordinators may take, and one for each provider's gateway."""
 PRICES = {CLOUD.address: 7, HOSPITAL.address: 12, CLINIC.address: 20}
 IMAGE = assets.Container("nevermined-fl/participant")
 _CERTIFIED = set()

@@ -11,14 +11,14 @@ from nevermined_fl.trainers import initial_model
 
 
 @pytest.mark.bubblewrap
-async def test_a_session_of_the_real_images_shut_in(tmp_path, unused_tcp_port):
+async def test_a_session_of_the_real_images_shut_in(tmp_path, first_port):
     algorithm = write_algorithm(tmp_path)
     initial, _ = initial_model(algorithm, HYPERPARAMETERS, 11)
     tables = list(write_datasets(tmp_path, (40, 70)).values())
     data = {"hospital": tables[0].read_text(), "clinic": tables[1].read_text()}
     options = {"trainer": ALGORITHM.encode(), "initial": initial, "data": data, "isolated": True, "tiny": False}
     options["allow_no_isolation"] = False
-    async with open_world(tmp_path / "world", 21900, **options) as world:
+    async with open_world(tmp_path / "world", first_port, **options) as world:
         plan = make_plan(world.members, initial, rounds=2)
         world.begin_session(plan=plan)
         statuses = await world.run(world.hospital, world.clinic, world.cloud, seconds=90)

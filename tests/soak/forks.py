@@ -133,15 +133,20 @@ def _next(path):
     return number
 
 
-def free_port(slot):
-    """A port below those that the system hands out to others, so that it stays free while its owner is dead."""
+def free_ports(slot, count):
+    """A run of ports below those that the system hands out to others, so that they stay free while their owner is dead."""
     for attempt in range(2000):
-        port = 24000 + (os.getpid() * 7 + slot * 1009 + attempt) % 8000
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
+        first = 24000 + (os.getpid() * 7 + slot * 1009 + attempt) % 8000
+        if all(_is_free(port) for port in range(first, first + count)):
+            return range(first, first + count)
+    raise AssertionError(f"no {count} ports in a row are free")
+
+
+def _is_free(port):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 from distant import Distant, Shared
 from flask import Flask
-from forks import Forked, all_ended, free_port, wait_any
+from forks import Forked, all_ended, free_ports, wait_any
 from launcher_soak import found_in
-from launcher_world import BUYER, CLOUD, INITIAL, METADATA_URL, SECRET, TRAINER, Provider, World
+from launcher_world import BUYER, CLOUD, INITIAL, METADATA_URL, PORTS, SECRET, TRAINER, Provider, World
 
 from gateway_plugin import register
 from gateway_plugin.launcher import Launcher
@@ -128,7 +128,7 @@ def gateway(folder, port, tracer, met):
 def live(folder, slot, tracer=None, met=None, moments=()):
     """A session whose gateway begins with ``tracer``, or is killed after each of some times; its deaths, and what was found."""
     folder.mkdir(parents=True)
-    first_port, port = 14000 + 100 * slot, free_port(slot)
+    port, first_port, *_ = free_ports(slot, 1 + PORTS)
     deaths, until = 0, time.monotonic() + PATIENT
     with all_ended([]) as processes:
 

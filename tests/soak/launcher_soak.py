@@ -17,8 +17,8 @@ import aiohttp
 import launcher_world
 from aiohttp import web
 from distant import Distant, Shared
-from forks import Forked, all_ended, free_port, wait_any
-from launcher_world import BUYER, GATEWAY_PREFIX, METADATA_URL, PACE, PRICES, SECRET, Provider, TinyJobs
+from forks import Forked, all_ended, free_ports, wait_any
+from launcher_world import BUYER, GATEWAY_PREFIX, METADATA_URL, PACE, PORTS, PRICES, SECRET, Provider, TinyJobs
 
 from nevermined_fl import logs
 from nevermined_fl.backends.process import ProcessBackend
@@ -219,8 +219,8 @@ async def _launcher(folder, which, first_port, port):
 def live(folder, which, slot, tracer=None, met=None):
     """A session whose launcher begins with ``tracer``; the number of its deaths, and what the market found."""
     folder.mkdir(parents=True)
-    first_port = 13000 + 100 * slot  # the same for all sessions of a slot: what is signed is signed once
-    port, deaths, until = free_port(slot), 0, time.monotonic() + PATIENT
+    port, first_port, *_ = free_ports(slot, 1 + PORTS)
+    deaths, until = 0, time.monotonic() + PATIENT
     with all_ended([]) as processes:
 
         def start(*traced):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from federation import did, make_plan
-from forks import Forked, all_ended, free_port
+from forks import Forked, all_ended, free_ports
 from transport_worlds import SESSION, make_certificate
 
 from nevermined_fl import logs
@@ -185,7 +185,7 @@ class World:
 
     def __post_init__(self):
         self.folder.mkdir(parents=True)
-        self.port = self.roads.port or free_port(self.slot)
+        self.port = self.roads.port or free_ports(self.slot, 1)[0]
 
     @property
     def outputs(self):
