@@ -29,7 +29,7 @@ __all__ = ["Conductor"]
 
 
 class Conductor:
-    """Implements service.Conductor.
+    """Told by the service what peers say, and by the driver what came of the work.
 
     Args:
         opened: the session.

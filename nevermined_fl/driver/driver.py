@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nevermined_fl.driver import outputs
 from nevermined_fl.driver.conductor import Conductor
+from nevermined_fl.driver.farewell import Farewell
 from nevermined_fl.driver.keeper import Keeper, rounds_made
 from nevermined_fl.driver.making import Workshop
 from nevermined_fl.driver.metrics import Metrics
@@ -91,7 +92,8 @@ class Driver:
         folder.mkdir(parents=True, exist_ok=True)
         for left in (*folder.glob(".*.part"), *outputs.glob("**/.*.part")):
             left.unlink()  # a killed process was writing it
-        self._initial, self._outputs, self._heard = initial, outputs, folder / "heard.json"
+        self._initial, self._outputs = initial, outputs
+        self._farewell = Farewell(folder / "heard.json")
         self._journal = Journal(folder / "journal.sqlite")
         try:
             self._open(plan, session_did, folder, on_event)
@@ -108,6 +110,7 @@ class Driver:
             fingerprint=fingerprint,
             watch=self._watch,
             metrics=self.metrics,
+            farewell=self._farewell,
         )
 
     def _open(
@@ -195,7 +198,7 @@ class Driver:
         self._status.write()
         session = self.session
         left = self._conductor.ended + _LATEST - self._conductor.clock()
-        await self.service.farewell(min(farewell, max(0.0, left)), self._heard)
+        await self._farewell.wait(session, min(farewell, max(0.0, left)))
         return Outcome(session.phase is Phase.FINISHED, session.reason, model, session.history)
 
     async def _still(self, keeping: asyncio.Future[None]) -> None:

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from nevermined_fl.errors import (
     LocalProtocolError,
@@ -22,7 +22,7 @@ from nevermined_fl.errors import (
     RequestError,
     Unauthenticated,
 )
-from nevermined_fl.files import size_of, write_json
+from nevermined_fl.files import size_of
 from nevermined_fl.messages import Evaluate, Evaluated, Finish, Initialize, Joined, Report, Train, Verdict, Wait, decode
 from nevermined_fl.session import Phase, draw, effects, events
 from nevermined_fl.tokens import EVALUATED, REPORT, verify_job, verify_join_proof
@@ -30,15 +30,16 @@ from nevermined_fl.tokens import EVALUATED, REPORT, verify_job, verify_join_proo
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nevermined_fl.driver.conductor import Conductor
+    from nevermined_fl.driver.farewell import Farewell
     from nevermined_fl.driver.metrics import Metrics
     from nevermined_fl.driver.store import Store
     from nevermined_fl.driver.uploads import Uploads
     from nevermined_fl.driver.watch import Watch
     from nevermined_fl.messages import JoinRequest, Message, Task
     from nevermined_fl.ports import Admission, Admitted, UpdateSink
-    from nevermined_fl.session import Session
 
-__all__ = ["Conductor", "Service"]
+__all__ = ["Service"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,35 +48,6 @@ _PROOF_MEMORY = 180.0
 
 _MOST_LEAVES = 100
 """Each time is written to the journal and to the events: a member that comes and goes for ever must not fill the disk."""
-
-
-class Conductor(Protocol):
-    """What the service needs of the driver."""
-
-    @property
-    def session(self) -> Session:
-        """As it is now."""
-        ...
-
-    def handle(self, event: events.Event, *, signed: str = "") -> effects.Accept | effects.Reject | None:
-        """Step, journal, act."""
-        ...
-
-    def refuse(self, code: str) -> None:
-        """Note that somebody was not let in."""
-        ...
-
-    def turned(self) -> asyncio.Event:
-        """Set when participants are asked something new, or the session ends, after now."""
-        ...
-
-    def clock(self) -> float:
-        """Unix seconds as the session's deadlines count them."""
-        ...
-
-    def is_ready(self) -> bool:
-        """Whether tasks may be handed out: after a restart only when the phase's clock began anew."""
-        ...
 
 
 class Service:
@@ -91,6 +63,7 @@ class Service:
         fingerprint: str,
         watch: Watch,
         metrics: Metrics,
+        farewell: Farewell,
     ) -> None:
         self._conductor = conductor
         self._store = store
@@ -99,12 +72,11 @@ class Service:
         self._fingerprint = fingerprint
         self._watch = watch
         self._metrics = metrics
+        self._farewell = farewell
         self._keys: dict[str, str] = {}
         self._proofs: dict[str, float] = {}
         self._fetching: dict[str, int] = {}
-        self._told: set[str] = set()
         self._leaves: Counter[str] = Counter()
-        self._heard = asyncio.Event()
 
     async def join(self, request: JoinRequest) -> Joined:
         """Take part, or take part again after a crash."""
@@ -199,24 +171,6 @@ class Service:
         self._conductor.handle(events.Left(participant))
         self._leaves[participant] += 1
 
-    async def farewell(self, seconds: float, heard: Path) -> None:
-        """Wait until everybody present has been told that the session is over, but not for ever.
-
-        Args:
-            seconds: how long at most.
-            heard: the file that remembers who was told, so that a coordinator that comes back waits for the others alone.
-        """
-        session = self._conductor.session
-        self._told |= _recall(heard, session.turn)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not set(session.present()) <= self._told:
-                    self._heard.clear()
-                    await self._heard.wait()
-                    # Only now: in the turn of the loop in which the task was handed over, its answer went out.
-                    _remember(heard, session.turn, self._told)
-        _remember(heard, session.turn, self._told)
-
     def _judge_proof(self, request: JoinRequest, admitted: Admitted) -> str:
         """The proof's id, which counts as used when the join was done: where the disk was full it may come again."""
         jti = verify_join_proof(
@@ -244,8 +198,7 @@ class Service:
 
     def _hand_over(self, participant: str, task: Task) -> None:
         if isinstance(task, Finish):
-            self._told.add(participant)
-            self._heard.set()
+            self._farewell.tell(participant)
         else:
             self._watch.asked(participant, task.seq)
 
@@ -294,17 +247,3 @@ class Service:
                 self._watch.refused(event.participant, session.turn, answer.code)
             return Verdict(accepted=False, code=answer.code, message=answer.message)
         return Verdict(accepted=True)
-
-
-def _recall(heard: Path, turn: int) -> set[str]:
-    """Who was told of the end that came in that turn: a session that went back for a lost model has another."""
-    try:
-        body = json.loads(heard.read_bytes())
-        return set(body["heard"]) if body["turn"] == turn else set()
-    except (OSError, ValueError, TypeError, KeyError):
-        return set()
-
-
-def _remember(heard: Path, turn: int, told: set[str]) -> None:
-    with suppress(OSError):  # it saves a wait; a full disk costs one
-        write_json(heard, {"turn": turn, "heard": sorted(told)})
