@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nevermined_fl.driver import outputs
+from nevermined_fl.driver import checkpoints, outputs
 from nevermined_fl.driver.conductor import Conductor
 from nevermined_fl.driver.farewell import Farewell
 from nevermined_fl.driver.keeper import Keeper, rounds_made
@@ -225,7 +225,7 @@ class Driver:
                 await self._with_room(self._take_in_initial)
             for event in found:
                 await self._say(event)
-        await _in_thread(outputs.drop_damaged, self.session, self._outputs)
+        await _in_thread(checkpoints.drop_damaged, self.session, self._outputs)
         await self._say(events.Restarted())
         self._conductor.begin()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from nevermined_fl.driver import outputs
+from nevermined_fl.driver.checkpoints import keep_checkpoints
 from nevermined_fl.errors import StorageFull
 from nevermined_fl.session import Phase
 
@@ -73,5 +73,5 @@ class Keeper:
             self._store.secure(session.model, rounds_made(session))
         self._journal.sync()
         if session.history:
-            outputs.keep_checkpoints(session, self._store, self._outputs)
+            keep_checkpoints(session, self._store, self._outputs)
         self._store.clean({rounds_made(session)}, {session.model})

@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from nevermined_fl.driver.outputs import stopped_early
+from nevermined_fl.driver.card import stopped_early
 from nevermined_fl.errors import StorageFull
 from nevermined_fl.files import storage
 from nevermined_fl.session import Phase, effects, events

@@ -13,8 +13,9 @@ from federation import make_plan
 from transport_worlds import ALICE, BOB, digest, make_model
 
 from nevermined_fl.codecs import safetensors
-from nevermined_fl.driver import outputs
-from nevermined_fl.driver.outputs import stopped_early
+from nevermined_fl.driver.card import card, stopped_early
+from nevermined_fl.driver.checkpoints import keep_checkpoints
+from nevermined_fl.driver.publish import publish
 from nevermined_fl.driver.store import Store
 from nevermined_fl.errors import DecodeError
 from nevermined_fl.session import Metric, Phase, Session
@@ -57,7 +58,7 @@ def test_the_card_says_which_attempt_made_a_round_that_was_begun_again():
     model = "sha256:" + "0" * 64
     history = (Round(1, model, (), (), ()), Round(2, model, (), (), (), attempt=3))
     session = Session("did:nv:" + "1" * 64, plan, Phase.FINISHED, model, None, history=history)
-    rounds = outputs.card(session, model, [])["rounds"]
+    rounds = card(session, model, [])["rounds"]
     assert [(row["round"], row.get("attempt")) for row in rounds] == [(1, None), (2, 3)]
 
 
@@ -87,7 +88,7 @@ def test_what_a_strategy_carries_beside_the_model_is_not_published(tmp_path):
     assert safetensors.schema_of(safetensors.load(carried)) != plan.schema
     model = tmp_path / f"{digest(carried)[7:]}.safetensors"
     model.write_bytes(carried)
-    found = outputs.publish(model, plan, tmp_path / "published")
+    found = publish(model, plan, tmp_path / "published")
     assert (tmp_path / "published").read_bytes() == initial
     assert found == "sha256:" + hashlib.sha256(initial).hexdigest()
 
@@ -109,7 +110,7 @@ def test_a_damaged_model_is_not_published(tmp_path, strategy):
     plan = make_plan((ALICE, BOB), initial, strategy=strategy)
     model.write_bytes(safetensors.dump(dict.fromkeys(safetensors.load(initial), np.zeros(50, np.float32))) * 3)
     with pytest.raises(DecodeError, match="damaged"):
-        outputs.publish(model, plan, tmp_path / "published")
+        publish(model, plan, tmp_path / "published")
     assert not (tmp_path / "published").exists()
 
 
@@ -119,6 +120,6 @@ def test_a_checkpoint_of_a_damaged_model_is_left_out(tmp_path, caplog):
     done = Round(1, "sha256:" + "0" * 64, (), (), ())
     store.path(done.model).write_bytes(make_model(1.0))
     session = Session("did:nv:" + "1" * 64, plan, Phase.FINISHED, done.model, None, history=(done,))
-    outputs.keep_checkpoints(session, store, tmp_path)
+    keep_checkpoints(session, store, tmp_path)
     assert list((tmp_path / "checkpoints").iterdir()) == []
     assert "no checkpoint of round 1" in caplog.text

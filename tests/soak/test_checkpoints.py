@@ -11,7 +11,7 @@ from federation import make_plan
 from transport_worlds import ALICE, BOB, digest
 
 from nevermined_fl.codecs import safetensors
-from nevermined_fl.driver import outputs
+from nevermined_fl.driver import checkpoints, outputs
 from nevermined_fl.driver.store import Store
 from nevermined_fl.session import Phase, Session
 from nevermined_fl.session.state import Round
@@ -35,7 +35,7 @@ def kept(request, tmp_path):
         store.secure(digest(raw), number)
         history = (*history, Round(number, digest(raw), (), (), ()))
         session = Session("did:nv:" + "1" * 64, plan, Phase.FINISHED, digest(raw), None, history=history)
-        outputs.keep_checkpoints(session, store, tmp_path)
+        checkpoints.keep_checkpoints(session, store, tmp_path)
         store.clean({number}, {digest(raw)})
     files = [tmp_path / "checkpoints" / f"round-{number}.safetensors" for number in (1, 2)]
     return SimpleNamespace(folder=tmp_path, session=session, store=store, files=files)
@@ -59,7 +59,7 @@ def written(kept):
 def test_what_nobody_touched_is_published(kept):
     before = [path.read_bytes() for path in kept.files]
     assert [safetensors.load(raw)["w"][0, 0] for raw in before] == [np.float32(1 / 3), np.float32(2 / 3)]
-    outputs.drop_damaged(kept.session, kept.folder)
+    checkpoints.drop_damaged(kept.session, kept.folder)
     assert written(kept) == ({1: True, 2: True}, [])
     assert [path.read_bytes() for path in kept.files] == before
 
@@ -68,9 +68,9 @@ def test_the_newest_is_made_again_even_of_its_models_second_copy(kept):
     before = kept.files[1].read_bytes()
     tear(kept.files[1])
     tear(kept.store.path(kept.session.model))
-    outputs.drop_damaged(kept.session, kept.folder)
+    checkpoints.drop_damaged(kept.session, kept.folder)
     assert not kept.files[1].exists()
-    outputs.keep_checkpoints(kept.session, kept.store, kept.folder)
+    checkpoints.keep_checkpoints(kept.session, kept.store, kept.folder)
     assert kept.files[1].read_bytes() == before
 
 
