@@ -103,6 +103,12 @@ class Conductor:
         self._metrics.refused(code)
         self._log.write([{"event": "rejected", "code": code}], self.clock())
 
+    def refuse_upload(self, participant: str, number: int, code: str) -> None:
+        """Note that a participant's upload for that round was refused."""
+        self._metrics.answered("upload", code)
+        line = {"event": "update_rejected", "participant": participant, "code": code, "round": number}
+        self._log.write([line], self.clock())
+
     def changed(self) -> asyncio.Event:
         """Set when there is something else for us to do, after now."""
         return self._changed

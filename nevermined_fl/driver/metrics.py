@@ -31,7 +31,10 @@ class Metrics:
         self._phase = Gauge(name("phase"), "1 for the current phase.", ["phase"], registry=registry)
         self._present = Gauge(name("participants_present"), "Members that joined and did not leave.", registry=registry)
         self._answers = Counter(
-            name("answers"), "Reports and evaluations by verdict.", ["kind", "code"], registry=registry
+            name("answers"),
+            "Uploads that were refused, reports and evaluations, by verdict.",
+            ["kind", "code"],
+            registry=registry,
         )
         self._refused = Counter(name("refused_requests"), "Others that were refused.", ["code"], registry=registry)
         self._bytes_in = Counter(name("received_bytes"), "Bytes of updates that came.", registry=registry)
@@ -55,7 +58,7 @@ class Metrics:
             self._begun = now
 
     def answered(self, kind: str, code: str) -> None:
-        """A report or an evaluation was accepted, or refused with that code."""
+        """An upload was refused with that code; a report or an evaluation was accepted, or refused."""
         self._answers.labels(kind, code).inc()
 
     def refused(self, code: str) -> None:

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nevermined_fl.errors import (
@@ -125,11 +126,17 @@ class Service:
     def open_update(self, participant: str, *, round_number: int, digest: str, size: int) -> UpdateSink:
         """Start or go on with an upload of ``size`` bytes."""
         session = self._conductor.session
-        if not self._owes_update(participant, round_number):
-            text = f"no update of round {round_number} is expected of you in {session.phase}, round {session.round}"
-            raise RemoteProtocolError(text, code="late")
-        model = self._store.previous(session.model)
-        upload = self._uploads.open(participant, round_number, digest, size, model)
+        refused = partial(self._refuse_upload, participant, round_number)
+        try:
+            if not self._owes_update(participant, round_number):
+                text = f"no update of round {round_number} is expected of you in {session.phase}, round {session.round}"
+                raise RemoteProtocolError(text, code="late")
+            model = self._store.previous(session.model)
+            later = partial(asyncio.get_running_loop().call_soon_threadsafe, refused)
+            upload = self._uploads.open(participant, round_number, digest, size, model=model, refused=later)
+        except RemoteProtocolError as error:
+            refused(error.code)
+            raise
         self._watch.uploads(participant, upload, size)
         return upload
 
@@ -235,6 +242,12 @@ class Service:
     def _judge_session(self, session_did: str) -> None:
         if session_did != self._conductor.session.id:
             raise RemoteProtocolError("this is about another session", code="other_session")
+
+    def _refuse_upload(self, participant: str, round_number: int, code: str) -> None:
+        session = self._conductor.session
+        if round_number == session.round:
+            self._watch.refused(participant, session.turn, code)
+        self._conductor.refuse_upload(participant, round_number, code)
 
     def _verdict(self, event: events.Reported | events.Evaluated, signed: str) -> Verdict:
         self._watch.heard(event.participant)

@@ -6,6 +6,7 @@ The initial model that a participant makes is an upload of round 0, in the plan'
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from nevermined_fl.session.plan import FROM_PARTICIPANT
 from nevermined_fl.spool import Spool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from nevermined_fl.driver.metrics import Metrics
@@ -48,11 +50,29 @@ class Uploads:
         """Where updates of that round are."""
         return self._spool if round_number else self._first
 
-    def open(self, participant: str, round_number: int, digest: str, size: int, model: Path) -> UpdateSink:
-        """Start an upload or go on with it; ``model`` is what it is a change of."""
+    def open(
+        self,
+        participant: str,
+        round_number: int,
+        digest: str,
+        size: int,
+        *,
+        model: Path,
+        refused: Callable[[str], object],
+    ) -> UpdateSink:
+        """Start an upload or go on with it.
+
+        Args:
+            participant: who sends it.
+            round_number: of which it is an update.
+            digest: that names it.
+            size: its bytes.
+            model: what it is a change of.
+            refused: hears the code when what comes is refused, in any thread.
+        """
         is_bound = any(self._plan.bound(kind) is not None for kind in ("", *self._extras))
         judge = partial(self._judge, model) if round_number and is_bound else None
-        return _Upload(self, self.spool(round_number).open(participant, round_number, digest, size, judge))
+        return _Upload(self, self.spool(round_number).open(participant, round_number, digest, size, judge), refused)
 
     def has(self, participant: str, round_number: int, digest: str) -> bool:
         """Whether that update is here, verified."""
@@ -109,25 +129,32 @@ def _drop_damaged(folder: Path) -> None:
 class _Upload:
     """Implements ports.UpdateSink over the spool's."""
 
-    def __init__(self, uploads: Uploads, sink: UpdateSink) -> None:
+    def __init__(self, uploads: Uploads, sink: UpdateSink, refused: Callable[[str], object]) -> None:
         self._uploads = uploads
         self._sink = sink
+        self._refused = refused
 
     @property
     def offset(self) -> int:
         return self._sink.offset
 
     def write(self, block: bytes | memoryview) -> None:
-        try:
+        with self._noted():
             self._sink.write(block)
-        except StorageFull as full:
-            self._uploads.note(full)
-            raise
         self._uploads.came(len(block))
 
     def commit(self) -> None:
-        try:
+        with self._noted():
             self._sink.commit()
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
         except StorageFull as full:
             self._uploads.note(full)
+            raise
+        except RemoteProtocolError as error:
+            if error.code != "superseded":  # it sends the same anew
+                self._refused(error.code)
             raise

@@ -58,6 +58,7 @@ class Watch:
         """It sends an update of ``size`` bytes into ``sink``."""
         seen = self.heard(participant)
         seen.fetching, seen.sink, seen.size = False, sink, size
+        seen.refused = (0, "")  # it tries again
 
     def refused(self, participant: str, turn: int, code: str) -> None:
         """Its answer did not count."""

@@ -13,6 +13,7 @@ from transport_worlds import ALICE, BOB, SESSION, digest, make_model
 
 from nevermined_fl.driver import watch
 from nevermined_fl.driver.status import _without_clocks
+from nevermined_fl.errors import RemoteProtocolError
 from nevermined_fl.messages import Report, Train
 from nevermined_fl.session import Phase
 
@@ -52,6 +53,29 @@ async def test_a_participant_from_absent_to_reported(tmp_path):
         assert states(world) == [{"state": "reported"}, {"state": "waiting"}]
         await bob.leave()
         assert states(world)[1] == {"state": "left"}
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "plan"), [(9e9, "norm", {"norm_bound": 10.0}), (float("nan"), "not_finite", {})]
+)
+async def test_an_upload_that_is_refused_is_said_and_counted_until_it_is_tried_again(tmp_path, value, code, plan):
+    world = Attentive(tmp_path, **PLAN, **plan)
+    async with acting(world):
+        alice, _ = await world.joined(ALICE), await world.joined(BOB)
+        await alice.next_task(after=0, wait=30)
+        (tmp_path / "update").write_bytes(raw := make_model(value))
+        with pytest.raises(RemoteProtocolError) as refused:
+            await alice.send_update(round_number=1, digest=digest(raw), path=tmp_path / "update")
+        await told(world, "update_rejected")
+        assert (refused.value.code, states(world)[0]) == (code, {"state": "refused", "code": code})
+        [line] = [line for line in world.told if line["event"] == "update_rejected"]
+        assert (line["participant"], line["round"], line["code"]) == (ALICE, 1, code)
+        assert f'answers_total{{code="{code}",kind="upload"}} 1.0' in world.driver.scrape().decode()
+        with pytest.raises(RemoteProtocolError, match="no update of round 2"):
+            await alice.send_update(round_number=2, digest=digest(raw), path=tmp_path / "update")
+        assert states(world)[0] == {"state": "refused", "code": code}, "what is not due now says nothing of now"
+        await world.upload_part(alice, 1, ALICE, make_model(1.5), 1000)
+        assert states(world)[0]["state"] == "uploading"
 
 
 async def test_who_never_asks_for_his_task_is_silent_and_for_how_long(tmp_path):
