@@ -203,6 +203,19 @@ def test_changes_are_taken_in_too(tmp_path, schema, data, peak):
     spool.close()
 
 
+def test_a_scale_below_0_is_refused_as_it_comes_and_other_numbers_below_0_are_not(tmp_path):
+    scaled = [TensorSchema("s", "F32", (2,)), TensorSchema("c", "I8", (5,))]
+    spool = Spool(tmp_path / "scaled", scaled)
+    raw = safetensors.header_bytes(scaled) + np.array([0.5, -1e-30], "<f4").tobytes()
+    sink = spool.open("alice", 1, digest(raw), len(raw) + 5)
+    with pytest.raises(DecodeError, match="a scale below 0"):
+        sink.write(raw)
+    assert not list((tmp_path / "scaled").iterdir())
+    raw = safetensors.header_bytes(scaled) + np.array([0.5, -0.0], "<f4").tobytes() + b"\xff" * 5
+    assert put(spool, raw).exists()
+    spool.close()
+
+
 def test_a_part_that_was_damaged_while_nobody_watched_is_asked_for_anew(tmp_path, spool):
     raw = body()
     spool.open("alice", 1, digest(raw), len(raw)).write(raw[:400_000])

@@ -144,14 +144,15 @@ def decode(encoded: Encoded, precision: str) -> Block:
 
 
 def peak(encoded: Encoded) -> float:
-    """What none of a block of ``int8`` changes exceeds in absolute value."""
+    """The largest absolute value of a block of ``int8`` changes, as ``decode`` rounds them; scales may have any sign."""
     found = 0.0
     for part, groups in _grouped(encoded.numbers.size):
         rows = encoded.numbers[part].reshape(groups.stop - groups.start, -1)
         # -128 has no absolute value in int8.
-        steps = np.maximum(rows.max(axis=1), -rows.min(axis=1).astype(np.float64))
-        found = max(found, float((steps * encoded.scales[groups]).max()))
-    return found
+        steps = np.maximum(rows.max(axis=1), -rows.min(axis=1).astype(np.float32))
+        with np.errstate(over="ignore"):
+            found = max(found, float((steps * np.abs(encoded.scales[groups])).max()))
+    return min(found, float(np.finfo(np.float32).max))
 
 
 def apply(previous: Block, changes: Block) -> Block:

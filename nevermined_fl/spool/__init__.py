@@ -3,7 +3,7 @@
 ``spool`` knows whose update is where, ``sink`` takes one in, ``inspection`` looks at its numbers while they come.
 
 Rule 1: a file of another size than the plan's schema makes is refused before a byte of it is stored. Rule 2: a file
-without ``.part`` was verified whole: digest, header, every number finite. A participant has at most one update per round
+without ``.part`` was verified whole: digest, header, every number finite, no scale below 0. A participant has at most one update per round
 on disk; a new one drops the old.
 """
 

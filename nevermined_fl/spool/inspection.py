@@ -1,4 +1,7 @@
-"""Inspection: is every number finite, and which is the largest? Asked of bytes as they come, in pieces of any length."""
+"""Inspection: is every number one that may come, and which is the largest? Asked of bytes as they come, in pieces of any length.
+
+Numbers are finite, and what scales changes in ``I8`` is not below 0: honest ones never are, and sizes are told by scales.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,13 @@ class Inspection:
 
     def __init__(self, schema: Sequence[TensorSchema]) -> None:
         self._runs = list(safetensors.runs(schema))
+        self._scaled = any(run.dtype == "I8" for run in self._runs)
         self._position = 0
         self._begun = b""
         self._peaks: dict[str, float] = {}
 
     def feed(self, block: memoryview) -> None:
-        """The next bytes. Raises DecodeError when a number among them is not finite."""
+        """The next bytes. Raises DecodeError when a number among them is not finite, or a scale below 0."""
         while block and self._runs:
             run = self._runs[0]
             if self._position < run.begin:
@@ -66,9 +70,12 @@ class Inspection:
         return len(block)
 
     def _judge(self, dtype: str, block: bytes | memoryview) -> None:
-        peak = safetensors.peak(safetensors.as_array(block, dtype), dtype)
+        numbers = safetensors.as_array(block, dtype)
+        peak = safetensors.peak(numbers, dtype)
         if not math.isfinite(peak):
             raise DecodeError("the update holds a number that is not finite", code="not_finite")
+        if self._scaled and dtype == "F32" and (numbers < 0).any():
+            raise DecodeError("the update holds a scale below 0", code="not_finite")
         self._peaks[dtype] = max(self._peaks.get(dtype, 0.0), peak)
 
 
@@ -96,5 +103,5 @@ def scan(handle: int, schema: Sequence[TensorSchema]) -> float:
 
 
 def check_finite(handle: int, schema: Sequence[TensorSchema]) -> None:
-    """Refuse a file that holds a NaN or an infinity."""
+    """Refuse a file that holds a NaN, an infinity, or a scale below 0."""
     scan(handle, schema)

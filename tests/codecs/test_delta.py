@@ -74,6 +74,15 @@ def test_hostile_scales_give_a_finite_model():
     assert np.isfinite(delta.apply(block(-3e38, 0, 3e38), delta.decode(encoded, "int8"))).all()
 
 
+@settings(max_examples=100)
+@given(data=st.data(), count=st.sampled_from([1, 3, 1024, 1025, 2048]))
+def test_no_int8_change_is_larger_than_their_peak_whatever_the_bytes(data, count):
+    numbers = data.draw(npst.arrays(np.int8, count, fill=st.integers(-128, 127)))
+    scale = st.floats(allow_nan=False, allow_infinity=False, width=32)
+    encoded = delta.Encoded(numbers, data.draw(npst.arrays(np.float32, -(-count // delta.GROUP), elements=scale)))
+    assert delta.peak(encoded) == np.abs(delta.decode(encoded, "int8")).max()
+
+
 @pytest.mark.parametrize("precision", CHANGES)
 def test_error_feedback_makes_up_for_what_rounding_took(precision):
     chance = np.random.default_rng(5)
