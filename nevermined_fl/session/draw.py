@@ -7,6 +7,8 @@ import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from nevermined_fl.session.decimals import exact
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -41,7 +43,7 @@ def cohort(
         attempt: how often the round was begun again.
         given: whose updates count already; they are of the cohort, present or not.
     """
-    wanted = math.ceil(_decimal(plan.over_selection) * _share(plan, len({*present, *given})))
+    wanted = math.ceil(exact(plan.over_selection) * _share(plan, len({*present, *given})))
     has_given = set(given)
     others = _in_lot_order(plan, round_number, attempt, (name for name in present if name not in has_given))
     return tuple(sorted([*given, *others[: max(0, wanted - len(given))]]))
@@ -55,12 +57,7 @@ def initializer(plan: Plan, present: Sequence[str], asked: Sequence[str]) -> str
 
 
 def _share(plan: Plan, count: int) -> Fraction:
-    return max(_decimal(plan.participants_ratio) * count, Fraction(plan.min_participants))
-
-
-def _decimal(number: float) -> Fraction:
-    """The decimal that the plan states, not its nearest float: ceil(0.07 * 100) would be 8."""
-    return Fraction(repr(number))
+    return max(exact(plan.participants_ratio) * count, Fraction(plan.min_participants))
 
 
 def _in_lot_order(plan: Plan, round_number: int, attempt: int, names: Iterable[str]) -> list[str]:

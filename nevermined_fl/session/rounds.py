@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from nevermined_fl.session import draw, stopping
+from nevermined_fl.session.decimals import exact
 from nevermined_fl.session.effects import Commit
 from nevermined_fl.session.moves import fail
 from nevermined_fl.session.orders import discards, orders
@@ -79,10 +81,13 @@ def commit(session: Session, now: float) -> Step:
 
 
 def _mean(evaluations: tuple[Evaluation, ...]) -> Metrics:
-    """Each metric's mean over those who gave it, weighted by examples, summed in the order of participants."""
-    sums: dict[str, tuple[float, int]] = {}
+    """Each metric's mean over those who gave it, weighted by examples.
+
+    Law: it is rounded once, so it lies between what was given, overflows never, and no order changes it.
+    """
+    sums: dict[str, tuple[Fraction, int]] = {}
     for evaluation in evaluations:
         for name, value in evaluation.metrics:
-            total, weight = sums.get(name, (0.0, 0))
-            sums[name] = (total + evaluation.weight * value, weight + evaluation.weight)
-    return tuple((name, total / weight) for name, (total, weight) in sorted(sums.items()))
+            total, weight = sums.get(name, (Fraction(), 0))
+            sums[name] = (total + evaluation.weight * exact(value), weight + evaluation.weight)
+    return tuple((name, float(total / weight)) for name, (total, weight) in sorted(sums.items()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nevermined_fl.session.decimals import exact
+
 if TYPE_CHECKING:
     from nevermined_fl.session.plan import EarlyStop, Plan
     from nevermined_fl.session.state import Round
@@ -33,4 +35,5 @@ def _is_stuck(stop: EarlyStop, values: list[float]) -> bool:
     if stop.tolerance is None or len(values) <= stop.patience:
         return False
     rising = values if stop.goal == "max" else [-value for value in values]
-    return max(rising[-stop.patience :]) - max(rising[: -stop.patience]) <= stop.tolerance
+    newest, before = max(rising[-stop.patience :]), max(rising[: -stop.patience])
+    return exact(newest) - exact(before) <= exact(stop.tolerance)

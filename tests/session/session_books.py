@@ -428,13 +428,12 @@ class Books:
                 assert (who, update) == (said.participant, said.update)
 
     def mean(self, number):
-        sums = {}
-        for (_, _), said in sorted((key, said) for key, said in self.evaluated.items() if key[0] == number):
-            for name, value in said.metrics.items():
-                total, weight = sums.get(name, (0.0, 0))
-                told, examples = round(value, {"accuracy": 3, "loss": 6}[name]), min(said.examples, 100)
-                sums[name] = (total + examples * told, weight + examples)
-        return {name: total / weight for name, (total, weight) in sums.items()}
+        told = {}
+        for (about, _), said in self.evaluated.items():
+            for name, value in said.metrics.items() if about == number else ():
+                written = round(value, {"accuracy": 3, "loss": 6}[name])
+                told.setdefault(name, []).append((oracle.decimal(written), min(said.examples, 100)))
+        return {name: oracle.mean(pairs) for name, pairs in told.items()}
 
     def check_deadline(self, before, said):
         """A phase's clock is set once; only a restart and a loss set it anew."""

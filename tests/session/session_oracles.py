@@ -32,6 +32,11 @@ def cohort(plan, number, attempt, here, given):
     return tuple(sorted([*given, *[one for _, one in lots[: size - len(given)]]]))
 
 
+def mean(pairs):
+    """Of (decimal, weight) pairs, rounded once."""
+    return float(sum(value * weight for value, weight in pairs) / sum(weight for _, weight in pairs))
+
+
 def is_evaluated(plan, number):
     return bool(plan.metrics) and (number % plan.evaluate_every == 0 or number == plan.rounds)
 
@@ -46,7 +51,8 @@ def stops_early(plan, means):
     if stop.target is not None and series[-1] >= sign * stop.target:
         return True
     old, new = series[: -stop.patience], series[-stop.patience :]
-    return stop.tolerance is not None and bool(old) and all(value - max(old) <= stop.tolerance for value in new)
+    bar = decimal(max(old)) + decimal(stop.tolerance) if old and stop.tolerance is not None else None
+    return bar is not None and all(decimal(value) <= bar for value in new)
 
 
 def longest(plan, phase):

@@ -48,6 +48,27 @@ def test_it_stops_when_it_is_good_enough_or_gets_no_better(accuracies, rule, rou
     assert rounds_until_it_stops(accuracies, **stop(**rule)) == rounds
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "tolerance"), [([0.7, 0.8, 0.9], 0.1), ([0.9, 0.91, 0.99], 0.01), ([0.1, 0.3, 0.9], 0.2)]
+)
+def test_decimals_are_compared_as_they_were_written(accuracies, tolerance):
+    # As floats 0.8 - 0.7 is more than 0.1, and 0.91 - 0.9 more than 0.01.
+    assert rounds_until_it_stops(accuracies, **stop(tolerance=tolerance)) == 2
+    falling = [round(1 - accuracy, 2) for accuracy in accuracies]
+    assert rounds_until_it_stops(falling, **stop(tolerance=tolerance, goal="min")) == 2
+
+
+@pytest.mark.parametrize("target", [0.95, 0.7, 0.99])
+def test_a_target_that_everybody_names_is_reached(target):
+    world = World(A, B, C, rounds=5, **stop(target=target))
+    for participant in (A, B, C):
+        world.report(participant, 11)
+    world.aggregate(1)
+    for participant, examples in zip((A, B, C), (1, 2, 3), strict=True):
+        world.evaluate(participant, target, examples=examples)
+    assert world.session.phase is Phase.FINISHED
+
+
 def test_rounds_without_an_evaluation_say_nothing():
     # Evaluated after rounds 2, 4 and 6: 0.5, 0.7, 0.7.
     assert rounds_until_it_stops([0.9, 0.5, 0.9, 0.7, 0.9, 0.7, 1.0, 1.0], **stop(tolerance=0.0), evaluateEvery=2) == 6
