@@ -42,17 +42,32 @@ def parse(parameters: Mapping[str, Any], members: tuple[str, ...]) -> Plan:
             raise InvalidRequest(f"{str(name)[:80]}: expected one of {', '.join(PARAMETERS)}", check="plan")
     found = {field: read(name, parameters[name]) for name, (field, read) in PARAMETERS.items() if name in parameters}
     plan = Plan(members=_members(members), **found)
-    if plan.min_participants > len(members):
-        _refuse("minParticipants", f"at most the {len(members)} datasets of the session", plan.min_participants)
-    if plan.early_stop is not None and plan.early_stop.metric not in {metric.name for metric in plan.metrics}:
-        _refuse("earlyStop.metric", "one of the plan's metrics", plan.early_stop.metric)
-    fewest = aggregation.create(plan.strategy, dict(plan.strategy_options)).fewest()
-    if plan.min_participants < fewest:
-        _refuse("minParticipants", f"at least {fewest} for {plan.strategy} with these options", plan.min_participants)
+    _judge_counts(plan)
+    if plan.early_stop is not None:
+        _judge_early_stop(plan.early_stop, plan.metrics)
+    if plan.initial_asset and plan.initial_model == FROM_PARTICIPANT:
+        _refuse("initialAsset", "none, for a participant makes the initial model", plan.initial_asset)
     _unique("schema", [tensor.name for tensor in plan.carried()])
     if (size := len(_json("parameters", dict(parameters)))) > MAX_PARAMETERS_BYTES:
         _refuse("parameters", f"at most {MAX_PARAMETERS_BYTES} bytes of JSON", size)
     return plan
+
+
+def _judge_counts(plan: Plan) -> None:
+    """Every round has at least ``min_participants`` updates, however many are drawn; they must be enough."""
+    if plan.min_participants > len(plan.members):
+        _refuse("minParticipants", f"at most the {len(plan.members)} datasets of the session", plan.min_participants)
+    fewest = aggregation.create(plan.strategy, dict(plan.strategy_options)).fewest()
+    if plan.min_participants < fewest:
+        _refuse("minParticipants", f"at least {fewest} for {plan.strategy} with these options", plan.min_participants)
+
+
+def _judge_early_stop(stop: EarlyStop, metrics: tuple[Metric, ...]) -> None:
+    metric = next((metric for metric in metrics if metric.name == stop.metric), None)
+    if metric is None:
+        _refuse("earlyStop.metric", "one of the plan's metrics", stop.metric)
+    if stop.target is not None and not metric.low <= stop.target <= metric.high:
+        _refuse("earlyStop.target", f"{metric.low:g} to {metric.high:g}, the range of {metric.name}", stop.target)
 
 
 def _refuse(name: str, expected: str, got: Any) -> NoReturn:
@@ -187,6 +202,11 @@ def _metric(name: str, value: Any) -> Metric:
     if low >= high:
         _refuse(f"{name}.high", f"more than low, {low:g}", high)
     digits = _integer(0, 12, f"{name}.digits", row.get("digits", 6))
+    # Else a metric within the range leaves it when the participant rounds it, and the coordinator refuses the answer.
+    if round(low, digits) < low:
+        _refuse(f"{name}.low", f"a number that rounding to {digits} digits does not lower", low)
+    if round(high, digits) > high:
+        _refuse(f"{name}.high", f"a number that rounding to {digits} digits does not raise", high)
     return Metric(_matching(_NAME, f"{name}.name", row["name"]), low, high, digits)
 
 
@@ -202,6 +222,8 @@ def _tensor(name: str, value: Any) -> TensorSchema:
     row = _row(name, value, {"name", "dtype", "shape"}, set())
     if not isinstance(row["dtype"], str) or row["dtype"] not in DTYPES:
         _refuse(f"{name}.dtype", f"one of {', '.join(DTYPES)}", row["dtype"])
+    if row["name"] == "__metadata__":
+        _refuse(f"{name}.name", "another name, for safetensors has a use of its own for this one", row["name"])
     shape = [
         _integer(1, _MAX_MODEL_BYTES, f"{name}.shape", size) for size in _list(f"{name}.shape", row["shape"], 0, 32)
     ]

@@ -14,6 +14,7 @@ from nevermined_fl.session import Metric, Plan, TensorSchema
 from nevermined_fl.session.plan import EarlyStop
 
 TENSOR = {"name": "w", "dtype": "F32", "shape": [3]}
+ASSET = "did:nv:" + "0a" * 32
 HUGE = 10**5000
 
 
@@ -59,16 +60,15 @@ def test_what_a_plan_may_say_of_rounds_evaluations_and_the_wire():
         controlBound=20,
         precision="int8",
         arithmetic="float",
-        initialModel="participant",
-        initialAsset="did:nv:" + "0a" * 32,
+        initialAsset=ASSET,
     )
     assert (made.over_selection, made.evaluation_timeout, made.repeats, made.late_updates) == (1.5, 20.0, 3, "use")
     assert made.early_stop == EarlyStop("loss", "min", 0.5, 0.01, 4)
     assert (made.evaluate_every, made.checkpoint_every, made.norm_bound) == (5, 2, 10.0)
     assert (made.bound(""), made.bound("control")) == (10.0, 20.0)
     assert (plan(normBound=3).bound("control"), plan(controlBound=4).bound("")) == (3.0, None)
-    assert (made.precision, made.arithmetic, made.initial_model) == ("int8", "float", "participant")
-    assert made.initial_asset.startswith("did:nv:0a0a")
+    assert (made.precision, made.arithmetic, made.initial_asset) == ("int8", "float", ASSET)
+    assert plan(initialModel="participant").initial_model == "participant"
     assert plan(earlyStop={"metric": "loss", "target": 1}).early_stop == EarlyStop("loss", "max", 1.0, None, 1)
 
 
@@ -178,6 +178,12 @@ def test_a_plan_survives_its_ddo():
         ("earlyStop", {"metric": "accuracy", "tolerance": -0.1}, "a number 0 to"),
         ("earlyStop", {"metric": "accuracy", "target": 1, "goal": "up"}, "one of max, min, got up"),
         ("earlyStop", {"metric": "accuracy", "target": 1, "patience": 0}, "an integer 1 to 100000"),
+        (
+            "earlyStop",
+            {"metric": "accuracy", "target": 1.001},
+            "earlyStop.target: expected 0 to 1, the range of accuracy",
+        ),
+        ("earlyStop", {"metric": "loss", "goal": "min", "target": -1}, "the range of loss, got -1"),
         ("hyperparameters", "lr=1", "a JSON object, got lr=1"),
         ("hyperparameters", {"lr": math.inf}, "JSON with finite numbers"),
         ("hyperparameters", {"lr": b"1"}, "JSON with finite numbers"),
@@ -190,6 +196,7 @@ def test_a_plan_survives_its_ddo():
         ("schema", [TENSOR | {"offset": 0}], "an object with dtype, name, shape"),
         ("schema", [TENSOR | {"name": "1w"}], "text like"),
         ("schema", [TENSOR | {"name": "w" * 129}], "text like"),
+        ("schema", [TENSOR | {"name": "__metadata__"}], "another name, for safetensors has a use of its own"),
         ("schema", [TENSOR | {"dtype": "I64"}], "one of F64, F32, F16, got I64"),
         ("schema", [TENSOR | {"dtype": ["F32"]}], "one of F64"),
         ("schema", [TENSOR | {"shape": [0]}], "an integer 1 to"),
@@ -214,6 +221,44 @@ def test_a_bad_value_is_refused_by_name(name, value, expected):
     assert "got" in caught.value.message
     assert len(caught.value.message) < 600
     assert (caught.value.check, caught.value.status) == ("plan", 400)
+
+
+def test_who_makes_the_initial_model_and_from_where_it_comes_are_not_both_said():
+    with pytest.raises(InvalidRequest, match=rf"^initialAsset: expected none, for a participant .*, got {ASSET}$"):
+        plan(initialModel="participant", initialAsset=ASSET)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "digits", "refused"),
+    [
+        (0, 2.45, 1, "high: expected a number that rounding to 1 digits does not raise, got 2.45"),
+        (0, 0.9999999, 6, "high: expected a number that rounding to 6 digits does not raise, got 0.9999999"),
+        (2.35, 2.5, 0, "low: expected a number that rounding to 0 digits does not lower, got 2.35"),
+        (-2.45, 0, 1, "low: expected a number that rounding to 1 digits does not lower, got -2.45"),
+        (0, 2.5, 0, ""),  # 2.5 becomes 2
+        (-1.2, 2.44, 1, ""),
+        (0.123456789012, 1e300, 12, ""),
+    ],
+)
+def test_a_metric_stays_in_its_range_when_it_is_rounded(low, high, digits, refused):
+    metrics = [{"name": "m", "low": low, "high": high, "digits": digits}]
+    if refused:
+        with pytest.raises(InvalidRequest, match=rf"^metrics\[0\]\.{refused}$"):
+            plan(metrics=metrics)
+    else:
+        assert plan(metrics=metrics).metrics == (Metric("m", low, high, digits),)
+
+
+edges = st.floats(-1e300, 1e300) | st.floats(-3, 3) | st.decimals(-3, 3, places=2).map(float)
+
+
+@given(edges, edges, st.integers(0, 12), st.data())
+def test_whatever_is_in_a_metrics_range_is_there_when_it_is_rounded(low, high, digits, data):
+    try:
+        plan(metrics=[{"name": "m", "low": low, "high": high, "digits": digits}])
+    except InvalidRequest:
+        return
+    assert low <= round(data.draw(st.floats(low, high)), digits) <= high
 
 
 @pytest.mark.parametrize("name", ["rounds", "participantsRatio", "roundTimeout", "strategyOptions", "schema"])
