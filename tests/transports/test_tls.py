@@ -50,6 +50,22 @@ def patiently(do, seconds=10.0):
     raise TimeoutError
 
 
+def test_records_that_came_together_are_read_together_and_then_the_end(pair):
+    line, other = pair
+    body = bytes(range(251)) * 200
+    other.sendall(body)
+    block = bytearray(1 << 20)
+    ending = threading.Thread(target=other.unwrap)  # says it, and waits for our goodbye
+    ending.start()
+    time.sleep(0.2)
+    assert patiently(lambda: line.recv_into(memoryview(block))) == len(body)
+    assert block[: len(body)] == body
+    assert line.pending(), "no selector says that it is over"
+    assert line.recv_into(memoryview(block)) == 0
+    line.goodbye()
+    ending.join()
+
+
 def test_what_is_sent_arrives_both_ways_in_pieces_of_any_size(pair):
     line, other = pair
     body = bytes(range(251)) * 5000

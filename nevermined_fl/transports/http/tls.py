@@ -18,6 +18,8 @@ __all__ = ["TlsSocket"]
 
 _PIECE = 64 * 1024
 """Bytes of one ``recv``, and of what is encrypted at once."""
+_LARGE_PIECE = 128 * 1024
+"""The same for whoever moves so much at once: a thread, which holds up nobody."""
 _MOST_NOISE = 64 * 1024
 """Bytes that may come beyond twice what they carry: certificates and headers of records are far less."""
 
@@ -64,19 +66,20 @@ class TlsSocket:
         return bytes(block[: self.recv_into(block)])
 
     def recv_into(self, block: memoryview) -> int:
-        """At least a byte; 0 at the end."""
+        """At least a byte, and as much as one ``recv`` of the socket brought; 0 at the end."""
         try:
             count = self._read(block)
         except ssl.SSLWantReadError:
-            self._fetch()
+            self._fetch(len(block))
             count = self._read(block)
+        count += self._read_on(block[count:]) if count else 0
         self._noise = max(0, self._noise - 2 * count)
         return count
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """How many bytes were accepted; ``flush`` until nothing is unsent."""
         self.flush()
-        view, count = memoryview(data)[:_PIECE], 0
+        view, count = memoryview(data)[:_LARGE_PIECE], 0
         while count < len(view):
             count += self._tls.write(view[count:])  # a record at a time
         with suppress(BlockingIOError):
@@ -104,14 +107,28 @@ class TlsSocket:
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             return 0
         finally:
-            self._answer()
+            if self._out.pending or self._rest:
+                self._answer()
         self._has_more = True
         return int(count)
 
-    def _fetch(self) -> None:
+    def _read_on(self, block: memoryview) -> int:
+        """Further records that are here already: one call for each would cost more than to decrypt it."""
+        count = 0
+        while self._in.pending and count < len(block):
+            try:
+                more = self._read(block[count:])
+            except ssl.SSLWantReadError:
+                break
+            if not more:
+                break  # the end, which the next call says
+            count += more
+        return count
+
+    def _fetch(self, wanted: int = _PIECE) -> None:
         if self._noise > _MOST_NOISE:
             raise ConnectionAbortedError("too much on this connection carries nothing")
-        raw = self._sock.recv(_PIECE)
+        raw = self._sock.recv(max(_PIECE, min(wanted, _LARGE_PIECE)))
         if raw:
             self._in.write(raw)
         else:
