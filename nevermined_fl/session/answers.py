@@ -10,6 +10,7 @@ from nevermined_fl.session.effects import Accept
 from nevermined_fl.session.events import Reported
 from nevermined_fl.session.plan import FROM_PARTICIPANT
 from nevermined_fl.session.state import Evaluation, Member, Update
+from nevermined_fl.session.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +35,7 @@ def judge_sender(session: Session, event: Left | Reported | Evaluated) -> Member
     """Only who joined and did not leave has a say."""
     member = session.member(event.participant)
     if member is None or not member.present:
-        raise RemoteProtocolError(f"{event.participant} has not joined", code="not_joined")
+        raise RemoteProtocolError(f"{shown(event.participant)} has not joined", code="not_joined")
     return member
 
 
@@ -122,7 +123,7 @@ def _refuse_outsider(session: Session, event: Reported | Evaluated) -> None:
 
 def _judge_model(event: Reported | Evaluated, model: str) -> None:
     if event.model != model:
-        text = f"round {event.round} is about model {model}, not {event.model}"
+        text = f"round {event.round} is about model {model}, not {shown(event.model)}"
         raise RemoteProtocolError(text, code="other_model")
 
 

@@ -11,6 +11,7 @@ from nevermined_fl.session.answers import judge_sender
 from nevermined_fl.session.effects import Accept, Effect
 from nevermined_fl.session.orders import discards, orders
 from nevermined_fl.session.state import Member, Phase, Session
+from nevermined_fl.session.wording import shown
 
 if TYPE_CHECKING:
     from nevermined_fl.session.events import Event, Joined, Left, Stopped
@@ -23,13 +24,12 @@ Step = tuple[Session, tuple[Effect, ...]]
 def enrol(session: Session, event: Joined) -> Session:
     """Add the participant, or note that it is back. One participant per agreement, one agreement per participant."""
     if event.participant not in session.plan.members:
-        raise RemoteProtocolError(f"{event.participant} is not in the session's plan", code="not_a_member")
+        raise RemoteProtocolError(f"{shown(event.participant)} is not in the session's plan", code="not_a_member")
     for member in session.members:
         if (member.participant == event.participant) != (member.agreement == event.agreement):
-            bound = f"agreement {member.agreement} is {member.participant}'s"
-            raise RemoteProtocolError(
-                f"{bound}; {event.participant} came with {event.agreement}", code="other_agreement"
-            )
+            bound = f"agreement {shown(member.agreement)} is {member.participant}'s"
+            text = f"{bound}; {event.participant} came with {shown(event.agreement)}"
+            raise RemoteProtocolError(text, code="other_agreement")
     return replace(session, members=rows.put(session.members, Member(event.participant, event.agreement)))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from nevermined_fl import aggregation
 from nevermined_fl.errors import InvalidRequest
 from nevermined_fl.session.plan import DTYPES, FROM_PARTICIPANT, EarlyStop, Metric, Plan, TensorSchema
+from nevermined_fl.session.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,7 +40,7 @@ def parse(parameters: Mapping[str, Any], members: tuple[str, ...]) -> Plan:
             _refuse(name, "a value", "nothing")
     for name in parameters:
         if name not in PARAMETERS:
-            raise InvalidRequest(f"{str(name)[:80]}: expected one of {', '.join(PARAMETERS)}", check="plan")
+            raise InvalidRequest(f"{shown(name)}: expected one of {', '.join(PARAMETERS)}", check="plan")
     found = {field: read(name, parameters[name]) for name, (field, read) in PARAMETERS.items() if name in parameters}
     plan = Plan(members=_members(members), **found)
     _judge_counts(plan)
@@ -73,8 +74,8 @@ def _judge_early_stop(stop: EarlyStop, metrics: tuple[Metric, ...]) -> None:
 def _refuse(name: str, expected: str, got: Any) -> NoReturn:
     # A hostile integer may have more digits than Python agrees to print.
     plain = isinstance(got, str | float) or (isinstance(got, int) and abs(got) < 10**30)
-    shown = str(got) if plain or got is None else type(got).__name__
-    raise InvalidRequest(f"{name}: expected {expected}, got {shown[:80]}", check="plan")
+    came = str(got) if plain or got is None else type(got).__name__
+    raise InvalidRequest(f"{name}: expected {expected}, got {shown(came)}", check="plan")
 
 
 def _integer(low: int, high: int, name: str, value: Any) -> int:
@@ -154,7 +155,7 @@ def _json(name: str, value: Any) -> bytes:
 
 
 def _options(name: str, value: Any) -> tuple[tuple[str, float], ...]:
-    return tuple((key, _number(f"{name}.{key[:80]}", number)) for key, number in sorted(_object(name, value).items()))
+    return tuple((key, _number(f"{name}.{shown(key)}", number)) for key, number in sorted(_object(name, value).items()))
 
 
 def _hyperparameters(name: str, value: Any) -> tuple[tuple[str, Any], ...]:

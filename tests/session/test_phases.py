@@ -16,6 +16,7 @@ from nevermined_fl.session.effects import (
     Discard,
     Fail,
     Finish,
+    Reject,
 )
 from nevermined_fl.session.events import (
     Aggregated,
@@ -52,6 +53,24 @@ def test_a_wrong_answer_is_refused_and_the_round_goes_on(event, code):
     discarded = (Discard(digest(11), event.participant, event.round),) if isinstance(event, Reported) else ()
     assert effects[1:] == discarded
     assert world.report(A, 11) == (Accept(A, 1),)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Joined("\ud800\n", agreement(D)),
+        Joined(A, "\ud800\n"),
+        Left("\ud800\n"),
+        Reported("\ud800\n", 1, digest(0), digest(11), 10),
+        Reported(A, 1, "\ud800\n", digest(11), 10),
+        Reported(A, 1, digest(0), digest(11), 10, {"\ud800\n": 0.5}),
+    ],
+)
+def test_a_refusal_can_be_printed_and_sent_whatever_came(event):
+    reject, *_ = World(A, B, C).say(event)
+    assert isinstance(reject, Reject)
+    assert reject.message.isascii()
+    assert reject.message.isprintable()
 
 
 def test_the_same_report_again_is_accepted_and_counts_once():

@@ -268,6 +268,45 @@ def test_a_number_too_long_to_print_is_refused(name):
         plan(**{name: huge})
 
 
+NASTY = "\ud800\n\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {NASTY: 1},
+        {"engine": NASTY},
+        {"strategy": NASTY},
+        {"strategyOptions": {NASTY: 0.5}},
+        {"strategyOptions": {NASTY: None}},
+        {"lateUpdates": NASTY},
+        {"initialModel": NASTY},
+        {"initialAsset": NASTY},
+        {"rounds": NASTY},
+        {"roundTimeout": NASTY},
+        {"earlyStop": {"metric": NASTY, "target": 1}},
+        {"earlyStop": {"metric": "accuracy", NASTY: 1}},
+        {"metrics": [{"name": NASTY}]},
+        {"metrics": [{NASTY: "a"}]},
+        {"schema": [TENSOR | {"name": NASTY}]},
+        {"schema": [TENSOR | {"dtype": NASTY}]},
+        {"schema": [TENSOR | {NASTY: 1}]},
+        {"hyperparameters": NASTY},
+        {"hyperparameters": {NASTY: 1}},
+    ],
+)
+def test_a_refusal_can_be_printed_and_sent_whatever_came(changes):
+    with pytest.raises(InvalidRequest) as caught:
+        plan(**changes)
+    assert caught.value.message.isascii()
+    assert caught.value.message.isprintable()
+
+
+def test_a_strange_member_is_refused_in_printable_words():
+    with pytest.raises(InvalidRequest, match=r"^members: .*, got \\ud800\\n\\x1b\[2J$"):
+        plan((NASTY,))
+
+
 @pytest.mark.parametrize("name", ["minParticipants", "rounds", "initialModel", "schema"])
 def test_what_is_missing_is_named(name):
     body = parameters()
