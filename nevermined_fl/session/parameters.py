@@ -159,8 +159,12 @@ def _options(name: str, value: Any) -> tuple[tuple[str, float], ...]:
 
 
 def _hyperparameters(name: str, value: Any) -> tuple[tuple[str, Any], ...]:
-    _json(name, _object(name, value))
-    return tuple(sorted(value.items()))
+    # As a DDO, a journal and a Trainer get them: tuples are lists, and keys are texts.
+    raw = _json(name, _object(name, value))
+    plain = json.loads(raw)
+    if _json(name, plain) != raw:
+        _refuse(name, "each key once when they are texts", "two alike")
+    return tuple(sorted(plain.items()))
 
 
 def _list(name: str, value: Any, low: int, high: int) -> list[Any] | tuple[Any, ...]:

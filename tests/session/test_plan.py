@@ -336,6 +336,26 @@ def test_parameters_that_fit_no_message_are_refused():
         plan(hyperparameters={"deep": deep})
 
 
+@pytest.mark.parametrize(
+    ("came", "kept"),
+    [
+        ({"layers": (64, 32)}, {"layers": [64, 32]}),
+        ({"by_class": {1: 0.5, None: (1,)}}, {"by_class": {"1": 0.5, "null": [1]}}),
+        ({"b": [{"c": ((), -0.0)}], "a": 1e-320}, {"a": 1e-320, "b": [{"c": [[], -0.0]}]}),
+    ],
+)
+def test_hyperparameters_are_what_json_makes_of_them(came, kept):
+    """Else a restarted coordinator would take its own journal for another session's."""
+    made = plan(hyperparameters=came)
+    assert dict(made.hyperparameters) == kept
+    assert Plan.from_parameters(json.loads(json.dumps(made.to_parameters())), made.members) == made
+
+
+def test_no_hyperparameter_is_lost_because_its_key_becomes_another_ones():
+    with pytest.raises(InvalidRequest, match=r"^hyperparameters: expected each key once when they are texts, got two"):
+        plan(hyperparameters={"by_class": {1: 0.5, "1": 0.25}})
+
+
 def test_every_strategy_can_be_planned():
     for name in AGGREGATORS:
         assert plan(MEMBERS, strategy=name, minParticipants=5).strategy == name
