@@ -6,6 +6,7 @@ Only the wire is another one (memory), and who may join is decided by a table in
 from __future__ import annotations
 
 import asyncio
+import csv
 import hashlib
 import os
 import shutil
@@ -137,13 +138,23 @@ class _Federation:
         await asyncio.to_thread(_provide, self._datasets[did], inputs / did.removeprefix("did:nv:"))
         place = Place(self._algorithm, inputs, folder / "scratch", folder / "raw.log", folder / "models")
         key = self._keys[did]
-        trainer = TrainerTask(place, self._plan)
+        trainer = TrainerTask(place, self._plan, await asyncio.to_thread(_rows, self._datasets[did]))
         who = Credentials(_SESSION, did, token=did, key=key, fingerprint=FINGERPRINT)
         link = MemoryLink(driver.service, key)
         try:
             await Participant(self._plan, who, link=link, trainer=trainer, folder=folder).run()
         finally:
             await trainer.close()
+
+
+def _rows(source: Path) -> int | None:
+    """As many as its DDO would say: those of a CSV file with a header; None when it is none."""
+    try:
+        with source.open(newline="", encoding="utf-8") as file:
+            widths = [len(row) for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return None
+    return len(widths) - 1 if len(widths) > 1 and len(set(widths)) == 1 else None
 
 
 def _provide(source: Path, into: Path) -> None:

@@ -188,6 +188,47 @@ def test_a_session_ends_early_evaluates_now_and_then_and_keeps_checkpoints(tmp_p
     assert "stopped_early" in told
 
 
+def test_whoever_has_more_examples_than_the_plan_counts_takes_part_and_counts_as_so_many(tmp_path, world):
+    result, _ = run(world, tmp_path, rounds=1, max_weight=50)
+    assert sorted(update.weight for update in result.history[0].updates) == [40, 50, 50]
+
+
+HELD_OUT = """
+import numpy as np
+from nevermined_fl.trainers import Evaluation, Trainer, Update, load_table
+
+
+class HeldOut(Trainer):
+    def initialize(self, seed):
+        return {"w": np.zeros(1, np.float32)}
+
+    def fit(self, model, seed):
+        return Update(model, len(load_table(self.inputs)[1]) * TRAINED // 100)
+
+    def evaluate(self, model):
+        return Evaluation(len(load_table(self.inputs)[1]) * MEASURED // 100, {"accuracy": 0.5})
+"""
+
+
+def held_out(tmp_path, datasets, trained, measured):
+    """A round in which so many of a hundred rows are trained on, and measured by."""
+    text = HELD_OUT.replace("TRAINED", str(trained)).replace("MEASURED", str(measured))
+    algorithm = write_algorithm(tmp_path, text)
+    return run((algorithm, datasets, initial_model(algorithm, {}, 11)[0]), tmp_path / "work", rounds=1)
+
+
+def test_an_algorithm_may_train_on_some_rows_and_measure_by_the_others(tmp_path, world):
+    result, _ = held_out(tmp_path, world[1], 80, 20)
+    assert sorted(update.weight for update in result.history[0].updates) == [32, 56, 80]
+    assert sorted(answer.weight for answer in result.history[0].evaluations) == [8, 14, 20]
+
+
+@pytest.mark.parametrize("shares", [(110, 20), (80, 110)])
+def test_more_examples_than_there_are_rows_are_refused_as_on_the_network(tmp_path, world, shares):
+    with pytest.raises(TrainerError, match="number of rows"):
+        held_out(tmp_path, world[1], *shares)
+
+
 def test_more_are_asked_than_are_needed_and_the_round_closes_without_the_slowest(tmp_path, world):
     _, datasets, initial = world
     slow = ALGORITHM.replace(

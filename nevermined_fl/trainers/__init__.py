@@ -28,6 +28,8 @@ Tensors = Mapping[str, np.ndarray[Any, Any]]
 class Update:
     """What training gave: the model's full new weights, the examples behind them, and declared metrics.
 
+    ``examples`` is the number of rows that were trained on: at least 1, and at most as many as the dataset has. Whoever
+    holds some of them out says fewer. The plan's ``maxWeight`` may count them as fewer, and is no concern of the algorithm.
     ``step`` is what the gradients were multiplied by, added up: with plain gradient descent the number of steps times the
     learning rate. The strategy ``scaffold`` needs it; others do not look at it.
     """
@@ -40,7 +42,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How good a model is on the local data."""
+    """How good a model is on the local data, by so many rows of it: ``examples`` has the limits of an Update's."""
 
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -49,7 +49,7 @@ class TrainerTask:
     Args:
         place: where the buyer's code runs.
         plan: what may leave.
-        rows: number of rows of the dataset, where it is known.
+        rows: of the dataset, where their number is known: no answer may claim more examples.
     """
 
     def __init__(self, place: Place, plan: Plan, rows: int | None = None) -> None:
@@ -93,7 +93,7 @@ class TrainerTask:
             await child.close()
 
     def _judge(self, answer: dict[str, Any]) -> tuple[int, dict[str, float]]:
-        examples = gate.judge_examples(answer.get("examples"), self._plan, self._rows)
+        examples = gate.judge_examples(answer.get("examples"), self._rows)
         return examples, gate.judge_metrics(answer.get("metrics"), self._plan)
 
     async def _fetch(self, into: Path, schema: tuple[TensorSchema, ...], kind: str) -> str:
