@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from session_world import MEMBERS, A, B, C, digest, parameters, plan
 
-from nevermined_fl.aggregation import AGGREGATORS
+from nevermined_fl.aggregation import AGGREGATORS, create
 from nevermined_fl.errors import InvalidRequest
-from nevermined_fl.session import Metric, Plan, TensorSchema
+from nevermined_fl.session import Metric, Plan, TensorSchema, draw
 from nevermined_fl.session.plan import EarlyStop
 
 TENSOR = {"name": "w", "dtype": "F32", "shape": [3]}
@@ -356,16 +356,36 @@ def test_no_hyperparameter_is_lost_because_its_key_becomes_another_ones():
         plan(hyperparameters={"by_class": {1: 0.5, "1": 0.25}})
 
 
-def test_every_strategy_can_be_planned():
-    for name in AGGREGATORS:
-        assert plan(MEMBERS, strategy=name, minParticipants=5).strategy == name
+def crowd(count):
+    return tuple(f"did:nv:{number:064x}" for number in range(count))
 
 
-def test_a_strategy_gets_as_many_updates_as_it_needs():
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        *((name, {}) for name in AGGREGATORS),
+        ("krum", {"byzantine": 0}),
+        ("krum", {"byzantine": 3}),
+        ("multi_krum", {"keep": 9}),
+        ("trimmed_mean", {"trim": 0.3}),
+    ],
+)
+def test_every_strategy_gets_as_many_updates_as_it_needs(strategy, options):
+    fewest = create(strategy, options).fewest()
+    few = {"strategy": strategy, "strategyOptions": options, "participantsRatio": 0.01}
+    made = plan(crowd(40), minParticipants=fewest, **few)
+    # However few the ratio would draw.
+    assert [draw.target(made, present) for present in (fewest, 40)] == [fewest, fewest]
+    assert len(draw.cohort(made, 1, crowd(40))) == fewest
+    if fewest > 1:
+        expected = f"minParticipants: expected at least {fewest} for {strategy} with these options, got {fewest - 1}"
+        with pytest.raises(InvalidRequest, match=f"^{expected}$"):
+            plan(crowd(40), minParticipants=fewest - 1, **few)
+
+
+def test_krum_needs_more_than_one_update():
     assert plan(MEMBERS, strategy="krum", strategyOptions={"byzantine": 0}, minParticipants=3).min_participants == 3
-    with pytest.raises(
-        InvalidRequest, match=r"^minParticipants: expected at least 5 for krum with these options, got 4"
-    ):
+    with pytest.raises(InvalidRequest, match=r"^minParticipants: expected at least 5 for krum .*, got 4$"):
         plan(MEMBERS, strategy="krum", minParticipants=4)
 
 
