@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
+import numpy as np
 import pytest
+from participant_world import END, Script, Trainer, participant, train
 from transport_worlds import World, digest, make_model
 
 from nevermined_fl import precision
+from nevermined_fl.codecs import safetensors
 from nevermined_fl.errors import NotFound, RemoteProtocolError
 from nevermined_fl.participant.models import Models
 
@@ -72,3 +78,49 @@ async def test_a_model_of_another_schema_is_refused(tmp_path):
         with pytest.raises(RemoteProtocolError):
             await Models(tmp_path / "here", plan, link).get(link.first)
         assert list((tmp_path / "here").iterdir()) == []
+
+
+def spoilt(value):
+    tensors = safetensors.load(make_model(1.0))
+    return safetensors.dump(tensors | {"w": np.full_like(tensors["w"], value)})
+
+
+async def test_a_model_that_is_not_finite_is_the_coordinators_fault(tmp_path):
+    """The algorithm would be blamed for what it makes of it, and the participant leave."""
+    plan = World(tmp_path).plan
+
+    class Liar(Script):
+        async def fetch_model(self, name, into):
+            into.write_bytes(spoilt(np.nan) if name == digest(spoilt(np.nan)) else make_model(1.0))
+
+    bad = replace(train(1), model=digest(spoilt(np.nan)))
+    trainer = Trainer()
+    assert await participant(plan, Liar(plan, [bad, train(1), END]), trainer, tmp_path).run() == END
+    lines = [json.loads(line) for line in (tmp_path / "job" / "events.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["joined", "refused", "round_trained", "update_sent", "over"]
+    assert lines[1]["code"] == "not_finite"
+    assert trainer.fits == 1
+
+
+async def test_the_first_model_is_read_as_it_came_where_more_travels_beside_it(tmp_path):
+    link = Changed(World(tmp_path, precision="f16").plan, tmp_path / "there")
+    models = Models(tmp_path / "here", World(tmp_path, strategy="scaffold").plan, link)
+    (tmp_path / "there" / "one").write_bytes(spoilt(-np.inf))
+    with pytest.raises(RemoteProtocolError, match="not finite"):
+        await models.get(link.first)
+    (tmp_path / "there" / "one").write_bytes(make_model(1.0))
+    assert "control/w" in safetensors.load((await models.get(link.first)).read_bytes())
+
+
+async def test_a_change_with_a_number_that_is_not_finite_makes_no_model(tmp_path):
+    plan = World(tmp_path, precision="bf16").plan
+    link = Changed(plan, tmp_path / "there")
+    models, change = Models(tmp_path / "here", plan, link), tmp_path / "there" / "change"
+    await models.get(link.first)
+    change.write_bytes(change.read_bytes()[:-2] + b"\xc0\x7f")
+    (tmp_path / "there" / "two").write_bytes(spoilt(np.inf))
+    with pytest.raises(RemoteProtocolError) as caught:
+        await models.get(link.second)
+    assert caught.value.code == "not_finite"
+    assert link.heard == ["whole", "change", "whole"]
+    assert list((tmp_path / "here").iterdir()) == []

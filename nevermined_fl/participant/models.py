@@ -1,7 +1,9 @@
 """Models: the file of a round's model, fetched whole, or made of the model before it and the change between them.
 
 A file bears the digest that was asked for. Only the plan's initial model differs from it: what travels beside the
-weights starts as zeros, and is added here.
+weights starts as zeros, and is added here. A model with numbers that are not finite is refused: trained on, it would make
+a failure of the buyer's algorithm out of the coordinator's. Only those that come whole are read for it: what a change of
+finite numbers makes of a finite model is finite (``codecs.delta``, rule 2).
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from nevermined_fl import precision
 from nevermined_fl.codecs import safetensors
-from nevermined_fl.errors import NotFound, RemoteProtocolError
-from nevermined_fl.spool import check_header
+from nevermined_fl.errors import DecodeError, NotFound, RemoteProtocolError
+from nevermined_fl.spool import check_finite, check_header
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from nevermined_fl.codecs.schema import TensorSchema
     from nevermined_fl.ports import CoordinatorLink
     from nevermined_fl.session import Plan
 
@@ -39,7 +43,7 @@ class Models:
         """The model of that digest, with all that travels beside the weights; older ones go.
 
         Raises:
-            RemoteProtocolError: it has not the plan's schema.
+            RemoteProtocolError: it has not the plan's schema, or a number that is not finite.
         """
         path = self._path(digest)
         if not path.exists() and not await self._change(digest, path):
@@ -85,6 +89,7 @@ class Models:
                 check_header(file.fileno(), schema if is_bare else carried)
             if whole.stat().st_size not in (safetensors.file_size(schema), safetensors.file_size(carried)):
                 raise RemoteProtocolError("the model has not the plan's size", code="schema")
+            _refuse_not_finite(whole, schema if is_bare else carried)
             if is_bare and carried != schema:
                 precision.extend(whole, path, schema, carried)
             else:
@@ -99,3 +104,11 @@ class Models:
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"{digest.removeprefix('sha256:')}.safetensors"
+
+
+def _refuse_not_finite(model: Path, schema: Sequence[TensorSchema]) -> None:
+    try:
+        with model.open("rb") as file:
+            check_finite(file.fileno(), schema)
+    except DecodeError as error:
+        raise RemoteProtocolError("the model holds a number that is not finite", code="not_finite") from error
