@@ -64,7 +64,7 @@ class Trainer:
     """The trainer behind the gate, without a child."""
 
     def __init__(self, error=None):
-        self.fits, self.error = 0, error
+        self.fits, self.evaluations, self.error = 0, 0, error
 
     async def fit(self, model, seed, into, seconds, *, control=None):
         self.fits += 1
@@ -79,6 +79,7 @@ class Trainer:
         return Trained(digest(UPDATE), 1, {})
 
     async def evaluate(self, model, seconds):
+        self.evaluations += 1
         return Measured(9, {"accuracy": 0.75})
 
     async def close(self):

@@ -1,22 +1,25 @@
 """What was bought: how many looks at the data may a coordinator ask for?
 
 Every answer tells something about the data, so a participant gives no more of them than the plan says: of each round and
-attempt one training, with the seed that the plan gives it, and of each evaluated round one evaluation. A coordinator that
-lost a model asks again for the rounds that made it, perhaps with other models than before: a few times that is believed.
-The same asked again is the same answer, and free.
+attempt one training, with the seed that the plan gives it, of each evaluated round one evaluation, and one first model.
+The same asked again is the same answer, and free: of evaluations always, of training as long as its update is kept. A
+coordinator that lost a model asks again for the rounds that made it, perhaps with other models than before: a few times
+that is believed, and the work done again.
 """
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from nevermined_fl.errors import RemoteProtocolError
 from nevermined_fl.files import append_line
 from nevermined_fl.messages import Evaluate, Train
 from nevermined_fl.session import draw
 from nevermined_fl.session.plan import FROM_PARTICIPANT
+from nevermined_fl.trainers.child import Measured
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,28 +29,45 @@ if TYPE_CHECKING:
 
 __all__ = ["Bought"]
 
-_MODELS = 3
-"""Models with which the same training or evaluation may be asked for: the session's, and those of two that were lost."""
+_TIMES = 3
+"""How often the same work is done: once as it was bought, and twice more for what a coordinator lost."""
 
 
 class Bought:
-    """Refuses what the plan does not say, and remembers in one file what was asked, over restarts too.
+    """Refuses what the plan does not say, and remembers in one file what was done, over restarts too.
 
-    A line of the file is what was asked for and with which model.
+    A line of the file is what was done and with which model, and of an evaluation what it gave. It is written before
+    anything of the work leaves: who is killed at work has given nothing, and may do it again.
     """
 
     def __init__(self, path: Path, plan: Plan, participant: str) -> None:
         self._path = path
         self._plan = plan
         self._participant = participant
-        self._asked = self._load()
+        self._done = self._load()
 
     def judge(self, task: Train | Evaluate | Initialize) -> None:
-        """Raises RemoteProtocolError: this is more than was bought."""
+        """Raises RemoteProtocolError: the plan says nothing of it."""
         if not self._is_planned(task):
             raise RemoteProtocolError("the coordinator asks for more than its plan says", code="other_plan")
-        if isinstance(task, Train | Evaluate):
-            self._note(_name(task), task.model)
+
+    def judge_work(self, task: Train | Evaluate | Initialize) -> None:
+        """Raises RemoteProtocolError: it was done as often as is believed, and the answer is kept no more."""
+        if len(self._done.get(_name(task), ())) >= _TIMES:
+            raise RemoteProtocolError("the coordinator asks for the same work ever again", code="other_plan")
+
+    def note(self, task: Train | Evaluate | Initialize, measured: Measured | None = None) -> None:
+        """The work is done; of an evaluation, what it gave."""
+        line: list[Any] = [_name(task), getattr(task, "model", "")]
+        line += [] if measured is None else [asdict(measured)]
+        # A line of its own even where a full disk left half of one.
+        append_line(self._path, f"\n{json.dumps(line)}")
+        self._done.setdefault(line[0], []).append((line[1], measured))
+
+    def measured(self, task: Evaluate) -> Measured | None:
+        """What this evaluation gave, if it was ever done."""
+        done = self._done.get(_name(task), ())
+        return next((measured for model, measured in done if model == task.model and measured), None)
 
     def _is_planned(self, task: Train | Evaluate | Initialize) -> bool:
         plan = self._plan
@@ -59,25 +79,17 @@ class Bought:
             return 1 <= task.round <= plan.rounds and plan.evaluates(task.round)
         return plan.initial_model == FROM_PARTICIPANT and task.seed == plan.seed
 
-    def _note(self, name: str, model: str) -> None:
-        models = self._asked.setdefault(name, [])
-        if model in models:
-            return
-        if len(models) >= _MODELS:
-            raise RemoteProtocolError("the coordinator asks for one round with ever other models", code="other_plan")
-        # A line of its own even where a full disk left half of one.
-        append_line(self._path, f"\n{json.dumps([name, model])}")
-        models.append(model)
-
-    def _load(self) -> dict[str, list[str]]:
-        asked: dict[str, list[str]] = {}
+    def _load(self) -> dict[str, list[tuple[str, Measured | None]]]:
+        found: dict[str, list[tuple[str, Measured | None]]] = {}
         for line in self._path.read_bytes().splitlines() if self._path.exists() else ():
             with suppress(ValueError, TypeError):
-                name, model = json.loads(line)
-                asked.setdefault(str(name), []).append(str(model))
-        return asked
+                name, model, *gave = json.loads(line)
+                found.setdefault(str(name), []).append((str(model), Measured(**gave[0]) if gave else None))
+        return found
 
 
-def _name(task: Train | Evaluate) -> str:
+def _name(task: Train | Evaluate | Initialize) -> str:
     """Attempts that share a seed are the same work."""
-    return f"train {task.round} {task.seed}" if isinstance(task, Train) else f"evaluate {task.round}"
+    if isinstance(task, Train):
+        return f"train {task.round} {task.seed}"
+    return f"evaluate {task.round}" if isinstance(task, Evaluate) else "initialize"

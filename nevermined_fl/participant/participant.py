@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from nevermined_fl.messages import Task, Verdict
     from nevermined_fl.ports import CoordinatorLink
     from nevermined_fl.tokens import JobKey
-    from nevermined_fl.trainers.child import TrainerTask
+    from nevermined_fl.trainers.child import Measured, TrainerTask
 
 __all__ = ["Credentials", "Participant"]
 
@@ -72,7 +72,7 @@ class Participant:
         credentials: who it is.
         link: to the coordinator.
         trainer: the buyer's code behind the gate.
-        folder: its own: ``kept`` updates, ``models``, what was ``asked``, events.
+        folder: its own: ``kept`` updates, ``models``, what was done of what was ``asked``, events.
         on_event: hears every structured event.
     """
 
@@ -197,20 +197,24 @@ class Participant:
                 await self._initialize(task)
 
     async def _train(self, task: Train) -> None:
-        kept = self._keep.find(task.round, task.model, task.seed)
-        if kept is None:
-            until = time.monotonic() + task.remaining
-            model = await self._models.get(task.model)
-            whole = self._keep.path(task.round, task.seed, "whole")
-            basis = await self._basis(task.round)
-            control = self._keep.left(basis, "control")
-            fit = self._trainer.fit(model, task.seed, whole, until - time.monotonic(), control=control)
-            trained = await work_on(task, fit, self._link)
-            kept = await asyncio.to_thread(
-                finish, self._keep, self._plan, task, basis=basis, model=model, whole=whole, trained=trained
-            )
-            self._tell("round_trained", round=task.round, examples=kept.examples)
+        kept = self._keep.find(task.round, task.model, task.seed) or await self._fit(task)
         await self._deliver(kept, task.model, task.attempt)
+
+    async def _fit(self, task: Train) -> Kept:
+        self._bought.judge_work(task)
+        until = time.monotonic() + task.remaining
+        model = await self._models.get(task.model)
+        whole = self._keep.path(task.round, task.seed, "whole")
+        basis = await self._basis(task.round)
+        control = self._keep.left(basis, "control")
+        fit = self._trainer.fit(model, task.seed, whole, until - time.monotonic(), control=control)
+        trained = await work_on(task, fit, self._link)
+        self._bought.note(task)
+        kept = await asyncio.to_thread(
+            finish, self._keep, self._plan, task, basis=basis, model=model, whole=whole, trained=trained
+        )
+        self._tell("round_trained", round=task.round, examples=kept.examples)
+        return kept
 
     async def _basis(self, round_number: int) -> Kept | None:
         """What the update of that round builds on: the newest one of a round before it that counts.
@@ -230,8 +234,10 @@ class Participant:
         """Make the first model, which nobody has yet; it travels as an update of round 0."""
         kept = self._keep.find(0, "", task.seed)
         if kept is None:
+            self._bought.judge_work(task)
             into = self._keep.path(0, task.seed, "update")
             made = await work_on(task, self._trainer.initialize(task.seed, into, task.remaining), self._link)
+            self._bought.note(task)
             kept = Kept(0, "", task.seed, made.digest, made.examples, made.metrics)
             self._keep.add(kept)
         await self._deliver(kept, kept.update)
@@ -250,12 +256,18 @@ class Participant:
         return verdict
 
     async def _evaluate(self, task: Evaluate) -> None:
-        until = time.monotonic() + task.remaining
-        model = await self._models.get(task.model)
-        measured = await work_on(task, self._trainer.evaluate(model, until - time.monotonic()), self._link)
+        measured = self._bought.measured(task) or await self._measure(task)
         answer = Evaluated(self._who.session, task.round, task.model, measured.examples, measured.metrics)
         _heed(await self._link.evaluated(answer))
         self._tell("evaluated", round=task.round, metrics=measured.metrics)
+
+    async def _measure(self, task: Evaluate) -> Measured:
+        self._bought.judge_work(task)
+        until = time.monotonic() + task.remaining
+        model = await self._models.get(task.model)
+        measured = await work_on(task, self._trainer.evaluate(model, until - time.monotonic()), self._link)
+        self._bought.note(task, measured)
+        return measured
 
     def _tell(self, event: str, **scalars: Any) -> None:
         who = {"session": self._who.session, "participant": self._who.participant}
