@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from itertools import pairwise
 
 import pytest
 from participant_world import END, PLAN, UPDATE, Script, Trainer, participant, seed, told, train
@@ -10,6 +12,7 @@ from transport_worlds import digest, make_model
 
 from nevermined_fl.errors import TransportError
 from nevermined_fl.messages import Evaluate, Train, Wait
+from nevermined_fl.participant.asking import Asking
 from nevermined_fl.participant.beside import Overtaken, work_on
 
 
@@ -49,7 +52,7 @@ async def test_work_that_nobody_waits_for_is_ended(other):
     """The round closed without us, or began again, or everything is over."""
     work, link = Work(), Polled(Wait(0), other)
     with pytest.raises(Overtaken) as caught:
-        await work_on(train(1), work.run(), link, grace=0)
+        await work_on(train(1), work.run(), Asking(link), grace=0)
     assert (caught.value.task, work.cancelled) == (other, True)
 
 
@@ -65,7 +68,7 @@ async def test_work_goes_on_when_the_same_is_asked_again_or_the_coordinator_is_a
             return await super().next_task(after=after, wait=wait)
 
     link = Away(same, TransportError("no answer"))
-    assert await work_on(train(1), work.run(), link, grace=0) == "done"
+    assert await work_on(train(1), work.run(), Asking(link), grace=0) == "done"
     assert link.afters == [2, 9]
 
 
@@ -74,7 +77,7 @@ async def test_short_work_asks_nobody():
         return 5
 
     link = Polled()
-    assert await work_on(train(1), work(), link) == 5
+    assert await work_on(train(1), work(), Asking(link)) == 5
     assert link.afters == []
 
 
@@ -83,3 +86,29 @@ async def test_what_is_to_be_done_instead_is_done_next(tmp_path):
     trainer = Trainer(Overtaken(END))
     assert await participant(PLAN, Script(PLAN, [train(1)]), trainer, tmp_path).run() == END
     assert told(tmp_path) == ["joined", "round_missed", "over"]
+
+
+async def test_who_is_told_to_wait_at_once_asks_ever_more_slowly_until_there_is_something_to_do():
+    asking, times = Asking(Polled(Wait(0), Wait(0), Wait(0), train(1), Wait(2))), [time.monotonic()]
+    for _ in range(5):
+        await asking.next_task(0)
+        times.append(time.monotonic())
+    first, second, third, none, first_again = (after - before for before, after in pairwise(times))
+    assert none < 0.05 <= first < second < third > first_again >= 0.05
+
+
+async def test_who_waited_as_long_as_it_was_to_asks_again_without_a_pause():
+    class Slow(Polled):
+        """Lets it wait, by a clock that it sets itself."""
+
+        now = 0.0
+
+        async def next_task(self, *, after, wait):
+            self.now += wait
+            return await super().next_task(after=after, wait=wait)
+
+    link = Slow(Wait(0), Wait(0))
+    asking, begun = Asking(link, clock=lambda: link.now), time.monotonic()
+    for _ in range(2):
+        await asking.next_task(0)
+    assert time.monotonic() - begun < 0.05

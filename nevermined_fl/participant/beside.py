@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from nevermined_fl.messages import Task
-    from nevermined_fl.ports import CoordinatorLink
+    from nevermined_fl.participant.asking import Asking
 
 __all__ = ["Overtaken", "work_on"]
 
@@ -25,7 +25,6 @@ T = TypeVar("T")
 
 _GRACE = 2.0
 """Seconds of work before the coordinator is asked: shorter work is over before the answer could matter."""
-_WAIT = 25.0
 
 
 class Overtaken(Exception):
@@ -36,20 +35,20 @@ class Overtaken(Exception):
         self.task = task
 
 
-async def work_on(task: Task, work: Coroutine[Any, Any, T], link: CoordinatorLink, *, grace: float = _GRACE) -> T:
+async def work_on(task: Task, work: Coroutine[Any, Any, T], asking: Asking, *, grace: float = _GRACE) -> T:
     """The work's result.
 
     Args:
         task: what the work answers.
         work: it; ended when it is not wanted any more.
-        link: nothing else may be asked of it meanwhile.
+        asking: nobody else may ask meanwhile.
         grace: seconds before the coordinator is asked.
 
     Raises:
         Overtaken: it was not wanted any more.
     """
     working = asyncio.ensure_future(work)
-    listening = asyncio.ensure_future(_listen(task, link, grace))
+    listening = asyncio.ensure_future(_listen(task, asking, grace))
     try:
         await asyncio.wait((working, listening), return_when=asyncio.FIRST_COMPLETED)
         if not working.done() and (other := listening.result()) is not None:
@@ -61,13 +60,13 @@ async def work_on(task: Task, work: Coroutine[Any, Any, T], link: CoordinatorLin
         await asyncio.gather(working, listening, return_exceptions=True)
 
 
-async def _listen(task: Task, link: CoordinatorLink, grace: float) -> Task | None:
+async def _listen(task: Task, asking: Asking, grace: float) -> Task | None:
     """The task that makes this one useless; None when the coordinator cannot be asked."""
     await asyncio.sleep(grace)
     after = task.seq
     try:
         while True:
-            other = await link.next_task(after=after, wait=_WAIT)
+            other = await asking.next_task(after)
             if not isinstance(other, Wait):
                 if not _is_same(task, other):
                     return other

@@ -25,6 +25,7 @@ from nevermined_fl.errors import (
 )
 from nevermined_fl.files import append_line, storage
 from nevermined_fl.messages import Evaluate, Evaluated, Finish, Initialize, JoinRequest, Report, Train, Wait
+from nevermined_fl.participant.asking import Asking
 from nevermined_fl.participant.beside import Overtaken, work_on
 from nevermined_fl.participant.bought import Bought
 from nevermined_fl.participant.keep import Keep, Kept
@@ -46,7 +47,6 @@ __all__ = ["Credentials", "Participant"]
 
 logger = logging.getLogger(__name__)
 
-_WAIT = 25.0
 _OVER = "over"
 """Code of a verdict that says nothing of what was reported: a session that lost its model goes on after its end."""
 _REJOINS = 5
@@ -92,6 +92,7 @@ class Participant:
         self._trainer = trainer
         self._folder = folder
         self._on_event = on_event
+        self._asking = Asking(link)
         self._models = Models(folder / "models", plan, link)
         self._keep = Keep(folder / "kept")
         self._bought = Bought(folder / "asked.jsonl", plan, credentials.participant)
@@ -149,18 +150,15 @@ class Participant:
 
     async def _work(self) -> Finish:
         after, self._idle = 0, True
-        task = await self._next(after)
+        task = await self._asking.next_task(after)
         while not isinstance(task, Finish):
             instead = None
             if not isinstance(task, Wait):
                 self._idle = False
                 after = task.seq
                 instead = await self._answer(task)
-            task = instead or await self._next(after)
+            task = instead or await self._asking.next_task(after)
         return task
-
-    async def _next(self, after: int) -> Task:
-        return await self._link.next_task(after=after, wait=_WAIT)
 
     async def _answer(self, task: Train | Evaluate | Initialize) -> Task | None:
         """Do it, or hear of something else to be done instead.
@@ -208,7 +206,7 @@ class Participant:
         basis = await self._basis(task.round)
         control = self._keep.left(basis, "control")
         fit = self._trainer.fit(model, task.seed, whole, until - time.monotonic(), control=control)
-        trained = await work_on(task, fit, self._link)
+        trained = await work_on(task, fit, self._asking)
         self._bought.note(task)
         kept = await asyncio.to_thread(
             finish, self._keep, self._plan, task, basis=basis, model=model, whole=whole, trained=trained
@@ -236,7 +234,7 @@ class Participant:
         if kept is None:
             self._bought.judge_work(task)
             into = self._keep.path(0, task.seed, "update")
-            made = await work_on(task, self._trainer.initialize(task.seed, into, task.remaining), self._link)
+            made = await work_on(task, self._trainer.initialize(task.seed, into, task.remaining), self._asking)
             self._bought.note(task)
             kept = Kept(0, "", task.seed, made.digest, made.examples, made.metrics)
             self._keep.add(kept)
@@ -265,7 +263,7 @@ class Participant:
         self._bought.judge_work(task)
         until = time.monotonic() + task.remaining
         model = await self._models.get(task.model)
-        measured = await work_on(task, self._trainer.evaluate(model, until - time.monotonic()), self._link)
+        measured = await work_on(task, self._trainer.evaluate(model, until - time.monotonic()), self._asking)
         self._bought.note(task, measured)
         return measured
 
