@@ -77,6 +77,7 @@ async def _run(folder: Path) -> int:
 
 async def _participate(folder: Path) -> None:
     job = _read(folder / "job.json")
+    logs.bind(session=job["session"], participant=job["participant"])
     plan = Plan.from_parameters(job["parameters"], tuple(job["members"]))
     endpoint = _read(folder / "endpoint.json")
     key = JobKey.load(folder / "job.key")
@@ -96,7 +97,7 @@ async def _participate(folder: Path) -> None:
     if job.get("isolation") == "required" and isolation == "none":
         raise SettingsError("the algorithm cannot be isolated here, and the provider demands it")
     trainer = TrainerTask(_place(folder, job["entrypoint"]), plan, job.get("examples"))
-    participant = Participant(plan, who, link=link, trainer=trainer, folder=folder)
+    participant = Participant(plan, who, link=link, trainer=trainer, folder=folder, on_round=_note_round)
     try:
         await participant.run()
     except asyncio.CancelledError:
@@ -107,6 +108,10 @@ async def _participate(folder: Path) -> None:
     finally:
         await trainer.close()
         await link.close()
+
+
+def _note_round(number: int) -> None:
+    logs.bind(round=number)
 
 
 def _place(folder: Path, entrypoint: str) -> Place:

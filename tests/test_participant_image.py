@@ -76,5 +76,8 @@ async def test_whoever_is_stopped_while_it_trains_tells_the_coordinator_that_no_
     process.send_signal(signal.SIGTERM)
 
     assert await asyncio.wait_for(process.wait(), 30) == 3, heard
+    first, last = heard.splitlines()[0], (await process.stderr.read()).decode().splitlines()[-1]
+    assert first.endswith(f" session={SESSION} participant={ALICE}")
+    assert last.endswith(f"stopped session={SESSION} round=1 participant={ALICE}")
     assert [line["participant"] for line in world.told if line["event"] == "left"] == [ALICE]
     await world.close()

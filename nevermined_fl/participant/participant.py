@@ -74,6 +74,7 @@ class Participant:
         trainer: the buyer's code behind the gate.
         folder: its own: ``kept`` updates, ``models``, what was done of what was ``asked``, events.
         on_event: hears every structured event.
+        on_round: hears, before a task is answered, which round it is of; 0 is the first model's.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Participant:
         trainer: TrainerTask,
         folder: Path,
         on_event: Callable[[dict[str, Any]], None] | None = None,
+        on_round: Callable[[int], None] | None = None,
     ) -> None:
         self._plan = plan
         self._who = credentials
@@ -92,6 +94,7 @@ class Participant:
         self._trainer = trainer
         self._folder = folder
         self._on_event = on_event
+        self._on_round = on_round
         self._asking = Asking(link)
         self._models = Models(folder / "models", plan, link)
         self._keep = Keep(folder / "kept")
@@ -166,6 +169,8 @@ class Participant:
         What comes too late or is refused is not the end: the next task may do better.
         """
         number = getattr(task, "round", 0)
+        if self._on_round is not None:
+            self._on_round(number)
         try:
             with storage("the participant's disk"):
                 self._bought.judge(task)
