@@ -36,11 +36,11 @@ class _Adaptive(Protocol):
 def move(rule: _Adaptive, blocks: Sequence[Block], known: Known, previous: Block, state: dict[str, Block]) -> Block:
     """``first <- beta1 * first + (1 - beta1) * step``; ``x <- x + learning_rate * first / (sqrt(second) + tau)``.
 
-    The step is the mean minus the model; the first moment starts at 0 and the second at ``tau**2``.
+    The step is the mean of changes, so exactly 0 where nobody moved, however small ``tau`` is; the first moment starts at 0 and the second at ``tau**2``.
     """
     before = previous.astype(np.float64)
-    step = weighted_mean(blocks, known.weights, known.peaks) - before
     with np.errstate(over="ignore", invalid="ignore"):
+        step = weighted_mean(blocks, known.weights, known.peaks, before)
         first = (1 - rule.beta1) * step
         if "first" in state:
             first += rule.beta1 * state["first"]

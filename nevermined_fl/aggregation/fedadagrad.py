@@ -32,6 +32,7 @@ class FedAdagrad(Aggregator):
         option: limits for option, limits in LIMITS.items() if option != "beta2"
     }
     STATE: ClassVar[tuple[str, ...]] = STATE
+    SUMS_CHANGES: ClassVar[bool] = True
 
     def fold(self, blocks: Sequence[Block], known: Known, previous: Block, state: dict[str, Block]) -> Block:
         """``second <- second + step**2``; see ``adaptive``."""

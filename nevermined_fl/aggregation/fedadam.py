@@ -31,6 +31,7 @@ class FedAdam(Aggregator):
 
     LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = LIMITS
     STATE: ClassVar[tuple[str, ...]] = STATE
+    SUMS_CHANGES: ClassVar[bool] = True
 
     def fold(self, blocks: Sequence[Block], known: Known, previous: Block, state: dict[str, Block]) -> Block:
         """``second <- beta2 * second + (1 - beta2) * step**2``; see ``adaptive``."""

@@ -30,12 +30,14 @@ class FedAvgM(Aggregator):
 
     LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {"learning_rate": (1e-9, 1e3), "momentum": (0.0, 1.0)}
     STATE: ClassVar[tuple[str, ...]] = ("momentum",)
+    SUMS_CHANGES: ClassVar[bool] = True
 
     def fold(self, blocks: Sequence[Block], known: Known, previous: Block, state: dict[str, Block]) -> Block:
         """``v <- momentum * v + (x - mean)``; ``x <- x - learning_rate * v``."""
         before = previous.astype(np.float64)
-        step = before - weighted_mean(blocks, known.weights, known.peaks)
-        velocity = self.momentum * state["momentum"] + step if "momentum" in state else step
-        after = as_dtype(before - self.learning_rate * velocity, previous.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            step = -weighted_mean(blocks, known.weights, known.peaks, before)
+            velocity = self.momentum * state["momentum"] + step if "momentum" in state else step
+            after = as_dtype(before - self.learning_rate * velocity, previous.dtype)
         state["momentum"] = velocity
         return after

@@ -34,6 +34,7 @@ class FedYogi(Aggregator):
 
     LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = LIMITS
     STATE: ClassVar[tuple[str, ...]] = STATE
+    SUMS_CHANGES: ClassVar[bool] = True
 
     def fold(self, blocks: Sequence[Block], known: Known, previous: Block, state: dict[str, Block]) -> Block:
         """``second <- second - (1 - beta2) * step**2 * sign(second - step**2)``; see ``adaptive``."""

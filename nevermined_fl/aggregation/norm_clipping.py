@@ -56,4 +56,7 @@ class NormClipping(Aggregator):
         weight = math.fsum(known.weights)
         moved = mean(blocks, factors, weight, known.peaks)
         kept = (weight - math.fsum(factors)) / weight
-        return as_dtype(moved if kept == 0 else kept * previous.astype(np.float64) + moved, previous.dtype)
+        if kept != 0:
+            with np.errstate(over="ignore"):
+                moved += kept * previous.astype(np.float64)
+        return as_dtype(moved, previous.dtype)

@@ -23,8 +23,8 @@ class Known:
 
     Attributes:
         weights: numbers of examples, > 0, in the cohort's order.
-        peaks: of each update, no number of it is larger in absolute value; sums are then exact integers. None: sums are
-            float64 in the cohort's order.
+        peaks: of each update, no number of it (with SUMS_CHANGES: of its change) is larger in absolute value; sums are
+            then exact integers. None: sums are float64 in the cohort's order.
         members: of the session, present or not.
         shares: what ``conclude`` made of the survey.
         extra: which of EXTRAS these blocks hold; empty for the model's own numbers.
@@ -45,6 +45,8 @@ class Aggregator(Protocol):
         STATE: names of the arrays that the server keeps from round to round; the driver stores them beside the model.
         EXTRAS: tensors that travel beside each of the model's, as ``<extra>/<name>``.
         SURVEYS: whether all blocks are surveyed before the first is folded.
+        SUMS_CHANGES: whether it sums changes of the model before, not updates: where a step is multiplied from round to
+            round, a number that nobody moved must come out as it was, and not with what rounding left.
         AT_ONCE: whether all updates' blocks must be good at the same time; otherwise one is until the next is asked for.
     """
 
@@ -54,6 +56,7 @@ class Aggregator(Protocol):
     STATE: ClassVar[tuple[str, ...]] = ()
     EXTRAS: ClassVar[tuple[str, ...]] = ()
     SURVEYS: ClassVar[bool] = False
+    SUMS_CHANGES: ClassVar[bool] = False
     AT_ONCE: ClassVar[bool] = False
 
     def fewest(self) -> int:

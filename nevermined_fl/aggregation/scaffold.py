@@ -35,8 +35,9 @@ class Scaffold(Aggregator):
         """``x <- x + learning_rate * mean(y - x)``; ``c <- c + sum(c_i' - c_i) / members``."""
         before = previous.astype(np.float64)
         alike = [1.0] * len(blocks)
-        if known.extra == "control":
-            members = max(known.members, len(blocks))
-            return as_dtype(before + mean(blocks, alike, members, known.peaks), previous.dtype)
-        step = mean(blocks, alike, len(blocks), known.peaks) - before
-        return as_dtype(before + self.learning_rate * step, previous.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if known.extra == "control":
+                members = max(known.members, len(blocks))
+                return as_dtype(before + mean(blocks, alike, members, known.peaks), previous.dtype)
+            step = mean(blocks, alike, len(blocks), known.peaks) - before
+            return as_dtype(before + self.learning_rate * step, previous.dtype)

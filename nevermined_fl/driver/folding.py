@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,9 @@ def fold(
         parts = Parts(schema, aggregator.EXTRAS)
         given = [given.peak for given in updates]
         peaks = _peaks(work, precision, given, parts) if arithmetic == "fixed" else {}
+        if peaks and aggregator.SUMS_CHANGES:
+            before = _before(work)
+            peaks[""] = tuple(before + peak for peak in peaks[""])
         known = Known(weights, peaks.get(""), members)
         if aggregator.SURVEYS:
             known = replace(known, shares=_shares(work, aggregator, known, parts))
@@ -151,8 +155,13 @@ def _peaks(work: Work, precision: str, given: Sequence[float | None], parts: Par
         return _looked_for(work, len(given), parts)
     if precision == "f32":
         return {"": tuple(known)}
-    before = max(work.each(lambda desk, piece: safetensors.peak(desk.before(piece), piece.dtype)))
+    before = _before(work)
     return {"": tuple(_together(before, peak) for peak in known)}
+
+
+def _before(work: Work) -> float:
+    """The largest absolute value of the model before."""
+    return max(work.each(lambda desk, piece: safetensors.peak(desk.before(piece), piece.dtype)))
 
 
 def _looked_for(work: Work, count: int, parts: Parts) -> dict[str, tuple[float, ...]]:
@@ -181,8 +190,8 @@ def _of_changes(work: Work, count: int) -> tuple[float, ...]:
 
 
 def _together(before: float, change: float) -> float:
-    """Rounding may make a sum larger than its terms, by less than a millionth."""
-    return (before + change) * (1 + 1e-6)
+    """Rounding may make a sum larger than its terms, by less than a millionth; what overflows is cut."""
+    return min((before + change) * (1 + 1e-6), sys.float_info.max)
 
 
 @dataclass(frozen=True, slots=True)

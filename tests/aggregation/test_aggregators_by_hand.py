@@ -18,7 +18,8 @@ def block(*numbers, dtype=np.float32):
 
 def known(strategy, updates, weights, previous, *, arithmetic="fixed", members=0, extra="", **options):
     aggregator = create(strategy, options)
-    peaks = tuple(float(abs(update).max()) for update in updates) if arithmetic == "fixed" else None
+    before = float(abs(previous).max()) if aggregator.SUMS_CHANGES else 0.0
+    peaks = tuple(float(abs(update).max()) + before for update in updates) if arithmetic == "fixed" else None
     shares = aggregator.conclude(aggregator.survey(updates, previous), weights) if aggregator.SURVEYS else None
     return Known(tuple(weights), peaks, members, shares, extra)
 
@@ -72,6 +73,19 @@ def test_adaptive_strategies_move_by_their_two_moments(strategy, options, second
     again = fold(strategy, [block(first[0] + 2, dtype=float)], [3], block(*first, dtype=float), state, **options)
     assert again == pytest.approx([first[0] + 0.5 * 1.25 / (seconds[1] ** 0.5 + 2)], rel=1e-14)
     assert (state["first"], state["second"]) == (pytest.approx([1.25]), pytest.approx([seconds[1]]))
+
+
+@ARITHMETIC
+@pytest.mark.parametrize("strategy", ["fedadam", "fedyogi", "fedadagrad", "fedavgm"])
+def test_a_weight_that_nobody_moved_stays_beside_one_that_is_huge(strategy, arithmetic):
+    """What rounding leaves of it, divided by ``tau``, would move it in every round."""
+    model, state = block(0.1, 9e5), {}
+    options = {"momentum": 0.99} if strategy == "fedavgm" else {"tau": 1e-12}
+    for _ in range(20):
+        updates = [model + block(0, 900 * number) for number in (1, 2, 3)]
+        model = block(*fold(strategy, updates, [40, 70, 100], model, state, arithmetic=arithmetic, **options))
+    assert model[0] == np.float32(0.1)
+    assert model[1] > 9e5
 
 
 def test_scaffold_takes_plain_means_and_moves_its_control_variate_by_the_share_that_reported():

@@ -43,7 +43,8 @@ def given(paths, weights=WEIGHTS, peaks=(None,) * 5):
 def in_memory(name, models, states, members):
     """What one round gives, tensor by tensor."""
     aggregator = create(name, OPTIONS.get(name))
-    peaks = tuple(max(float(np.abs(tensor).max()) for tensor in model.values()) for model in models[1:])
+    before, *peaks = (max(float(np.abs(tensor).max()) for tensor in model.values()) for model in models)
+    peaks = tuple(peak + before if aggregator.SUMS_CHANGES else peak for peak in peaks)
     known = Known(WEIGHTS, peaks, members)
     flat = {tensor: [model[tensor].ravel() for model in models] for tensor in SHAPES}
     if aggregator.SURVEYS:
@@ -296,6 +297,34 @@ def test_a_scale_counts_with_the_numbers_of_its_own_group_alone(tmp_path):
         models.append(safetensors.load((tmp_path / "new").read_bytes())["w"])
     assert np.abs(models[0] - models[1]).max() < 1e-6
     assert distance(tmp_path / "before", tmp_path / "odd", schema, "int8")[""] < 1
+
+
+def test_changes_count_alike_whatever_the_sign_of_their_scale(tmp_path):
+    """A peak that is told too small would let the sum of whole numbers wrap."""
+    before = {"w": np.full(1024, 0.01, np.float32)}
+    schema = safetensors.schema_of(before)
+    (tmp_path / "before").write_bytes(safetensors.dump(before))
+    wire = safetensors.header_bytes(delta.wire_schema(schema, "int8"))
+    models = set()
+    for sign in (1, -1):
+        body = np.float32(sign * 3 / 127).tobytes() + np.full(1024, sign * 127, np.int8).tobytes()
+        (tmp_path / "update").write_bytes(wire + body)
+        updates = [Given(tmp_path / "update", 1000)]
+        models.add(one_fold("fedavg", [before], [tmp_path / "before"], updates, tmp_path, precision="int8"))
+    assert len(models) == 1
+    assert safetensors.load((tmp_path / "new").read_bytes())["w"] == pytest.approx(3.01)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_a_model_of_the_largest_numbers_takes_changes(precision, tmp_path):
+    largest = np.finfo(np.float64).max
+    before = {"w": np.array([largest, -largest, 1e300])}
+    schema = safetensors.schema_of(before)
+    (tmp_path / "before").write_bytes(safetensors.dump(before))
+    as_change(tmp_path / "before", tmp_path / "before", schema, precision, tmp_path / "change")
+    updates = [Given(tmp_path / "change", 1000, 0.0)] * 3
+    one_fold("fedavg", [before], [tmp_path / "before"], updates, tmp_path, precision=precision)
+    assert safetensors.load((tmp_path / "new").read_bytes())["w"] == pytest.approx(before["w"], rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["beside", "cut"])
