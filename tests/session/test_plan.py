@@ -111,7 +111,8 @@ def test_what_a_strategy_carries_beside_the_model():
 
 
 def test_a_plan_survives_its_ddo():
-    made = plan(strategy="trimmed_mean", strategyOptions={"trim": 0.2}, hyperparameters={"b": 1, "a": "x"})
+    trimmed = {"strategy": "trimmed_mean", "strategyOptions": {"trim": 0.2}, "minParticipants": 5}
+    made = plan(MEMBERS, **trimmed, hyperparameters={"b": 1, "a": "x"})
     again = json.loads(json.dumps(made.to_parameters(), sort_keys=True))
     assert Plan.from_parameters(again, made.members) == made
 
