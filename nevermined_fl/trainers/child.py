@@ -93,7 +93,7 @@ class TrainerTask:
             await child.close()
 
     def _judge(self, answer: dict[str, Any]) -> tuple[int, dict[str, float]]:
-        examples = gate.judge_examples(answer.get("examples"), self._rows)
+        examples = gate.judge_examples(answer.get("examples"), self._plan, self._rows)
         return examples, gate.judge_metrics(answer.get("metrics"), self._plan)
 
     async def _fetch(self, into: Path, schema: tuple[TensorSchema, ...], kind: str) -> str:

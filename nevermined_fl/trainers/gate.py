@@ -30,9 +30,6 @@ __all__ = ["REFUSED", "copy_file", "copy_update", "judge_examples", "judge_failu
 REFUSED = "Refused"
 """The kind of a TrainerError that the gate itself raises."""
 
-_MOST_EXAMPLES = 2**53 - 1
-"""Where the rows are not known: the largest ``maxWeight``."""
-
 _KNOWN = {
     "NotOneTrainer": "the algorithm file should have exactly one Trainer subclass",
     "NoStepSize": "the strategy needs to know the step of an Update: the number of steps times the learning rate",
@@ -81,14 +78,12 @@ def copy_file(
     return digest_of(found)
 
 
-def judge_examples(value: Any, rows: int | None) -> int:
-    """An integer from 1 to the dataset's number of rows, where that is known.
-
-    The plan's ``maxWeight`` refuses nobody: the coordinator counts a larger number as that.
-    """
-    if type(value) is not int or not 1 <= value <= (_MOST_EXAMPLES if rows is None else rows):
+def judge_examples(value: Any, plan: Plan, rows: int | None) -> int:
+    """An integer from 1 to the dataset's number of rows, where that is known; of a larger one than the plan counts, that."""
+    if type(value) is not int or value < 1 or (rows is not None and value > rows):
         raise _refused("examples should be an integer from 1 to the number of rows of the dataset")
-    return value
+    # The coordinator would count no more either; the exact number could only tell something.
+    return min(value, plan.max_weight)
 
 
 def judge_metrics(values: Any, plan: Plan) -> dict[str, float]:

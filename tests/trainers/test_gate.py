@@ -16,7 +16,7 @@ from nevermined_fl.trainers import gate
 MODEL = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(2)}
 RAW = safetensors.dump(MODEL)
 SCHEMA = safetensors.schema_of(MODEL)
-PLAN = make_plan([did("a")], RAW, metrics=(Metric("accuracy", digits=3), Metric("loss", -2.0, 5.0, 1)))
+PLAN = make_plan([did("a")], RAW, metrics=(Metric("accuracy", digits=3), Metric("loss", -2.0, 5.0, 1)), max_weight=500)
 
 
 def test_an_update_of_the_schema_passes_with_its_digest(tmp_path):
@@ -55,17 +55,22 @@ def test_a_link_a_pipe_a_folder_or_nothing_is_no_update(tmp_path):
             gate.copy_update(tmp_path / name, tmp_path / "kept", SCHEMA)
 
 
-@pytest.mark.parametrize("value", [0, -1, 2**53, 7.0, True, "7", None])
+@pytest.mark.parametrize("value", [0, -1, 7.0, True, "7", None])
 def test_examples_are_a_whole_number_of_at_least_one(value):
     with pytest.raises(TrainerError, match="number of rows"):
-        gate.judge_examples(value, None)
+        gate.judge_examples(value, PLAN, None)
 
 
 def test_examples_are_at_most_the_datasets_rows_where_they_are_known():
     """Who holds rows out trains on fewer and evaluates on the others."""
-    assert [gate.judge_examples(value, 100) for value in (1, 20, 80, 100)] == [1, 20, 80, 100]
+    assert [gate.judge_examples(value, PLAN, 100) for value in (1, 20, 80, 100)] == [1, 20, 80, 100]
     with pytest.raises(TrainerError, match="number of rows"):
-        gate.judge_examples(101, 100)
+        gate.judge_examples(101, PLAN, 100)
+
+
+@pytest.mark.parametrize("rows", [None, 800])
+def test_more_examples_than_the_plan_counts_are_no_fault_and_leave_as_what_counts(rows):
+    assert [gate.judge_examples(value, PLAN, rows) for value in (499, 500, 501, 800)] == [499, 500, 500, 500]
 
 
 def test_metrics_are_rounded_to_the_digits_declared():
