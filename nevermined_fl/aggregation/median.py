@@ -27,6 +27,10 @@ class Median(Aggregator):
 
     AT_ONCE: ClassVar[bool] = True
 
+    def fewest(self) -> int:
+        """Of two the median is the mean, which one liar moves."""
+        return 3
+
     def fold(self, blocks: Sequence[Block], known: Known, previous: Block, state: dict[str, Block]) -> Block:
         """Numpy's median, bit for bit; a zero is always positive, where numpy's sign depends on the order."""
         after = np.empty(previous.size, np.float32 if previous.dtype == np.float16 else previous.dtype)

@@ -22,7 +22,7 @@ __all__ = ["MultiKrum"]
 
 @dataclass(frozen=True, slots=True)
 class MultiKrum(Aggregator):
-    """``byzantine`` is how many may lie, ``keep`` how many updates are averaged; 0 keeps ``n - byzantine - 2``."""
+    """``byzantine`` is how many may lie, ``keep`` how many updates are averaged; 0 keeps ``n - byzantine - 2``, the most."""
 
     byzantine: int = 1
     keep: int = 0
@@ -31,8 +31,8 @@ class MultiKrum(Aggregator):
     SURVEYS: ClassVar[bool] = True
 
     def fewest(self) -> int:
-        """``2f + 3``, and those that are kept."""
-        return max(2 * self.byzantine + 3, self.keep)
+        """``2f + 3``, and enough that ``keep`` are at most ``n - f - 2``: of all of them, liars would be kept."""
+        return max(2 * self.byzantine + 3, self.keep + self.byzantine + 2)
 
     def survey(self, blocks: Sequence[Block], previous: Block) -> Block:
         """Products of all changes with each other."""

@@ -167,6 +167,27 @@ def test_trim_is_the_decimal_of_the_plan():
     ]
 
 
+@pytest.mark.parametrize(
+    ("strategy", "options", "fewest"),
+    [
+        ("fedavg", {}, 1),
+        ("median", {}, 3),
+        ("trimmed_mean", {}, 5),
+        ("trimmed_mean", {"trim": 0.1}, 10),
+        ("trimmed_mean", {"trim": 0.3}, 4),  # 1.2 of four, 0.9 of three
+        ("trimmed_mean", {"trim": 0.01}, 100),
+        ("trimmed_mean", {"trim": 0.0001}, 10_000),
+        ("krum", {}, 5),
+        ("multi_krum", {}, 5),
+        ("multi_krum", {"byzantine": 1, "keep": 2}, 5),
+        ("multi_krum", {"byzantine": 1, "keep": 5}, 8),
+        ("multi_krum", {"byzantine": 0, "keep": 1}, 3),
+    ],
+)
+def test_a_robust_strategy_needs_as_many_updates_as_stand_up_to_a_liar(strategy, options, fewest):
+    assert create(strategy, options).fewest() == fewest
+
+
 def test_a_model_that_overflows_is_no_model():
     with pytest.raises(SessionFailed, match="numbers that float16 cannot"):
         fold("fedavgm", [block(60000, dtype=np.float16)], [1], block(-60000, dtype=np.float16), learning_rate=2)
@@ -196,6 +217,7 @@ def test_whole_numbers_do_not_overflow_where_floats_do():
         ("fedadam", {"tau": "0.1"}, "^strategyOptions.tau"),
         ("fedadam", {"tau": True}, "^strategyOptions.tau"),
         ("trimmed_mean", {"trim": 0.5}, "^strategyOptions.trim"),
+        ("trimmed_mean", {"trim": 0}, r"^strategyOptions.trim: expected a number 0.0001 <= x < 0.5, got 0"),
         ("trimmed_mean", {"trim": 10**400}, "^strategyOptions.trim.*, got int$"),
     ],
 )

@@ -17,7 +17,18 @@ STRATEGIES = pytest.mark.parametrize("name", AGGREGATORS)
 ARITHMETIC = pytest.mark.parametrize("arithmetic", ["fixed", "float"])
 BETWEEN = ("fedavg", "fedprox", "median", "trimmed_mean", "krum", "multi_krum")  # the model lies among the updates
 PICKS = ("krum", "multi_krum")  # of equally good updates they take the first: the order of the cohort may count
-OPTIONS = {"krum": {"byzantine": 0}, "multi_krum": {"byzantine": 0, "keep": 2}, "norm_clipping": {"norm": 100.0}}
+ROBUST = {
+    "median": {},
+    "trimmed_mean": {"trim": 0.3},
+    "krum": {"byzantine": 2},
+    "multi_krum": {"byzantine": 2, "keep": 3},
+}
+OPTIONS = {
+    "trimmed_mean": {"trim": 0.3},
+    "krum": {"byzantine": 0},
+    "multi_krum": {"byzantine": 0, "keep": 2},
+    "norm_clipping": {"norm": 100.0},
+}
 
 numbers = {
     np.float16: st.floats(-1000, 1000, width=16),
@@ -30,7 +41,7 @@ numbers = {
 def cohorts(draw):
     """Updates, their weights, the model before, two rounds of them."""
     dtype = draw(st.sampled_from(list(numbers)))
-    length, count = draw(st.integers(1, 6)), draw(st.integers(3, 7))
+    length, count = draw(st.integers(1, 6)), draw(st.integers(4, 7))  # enough for every strategy with these options
     blocks = npst.arrays(dtype, length, elements=numbers[dtype])
     rounds = draw(st.lists(st.lists(blocks, min_size=count, max_size=count), min_size=2, max_size=2))
     weights = draw(st.lists(st.integers(1, 1000), min_size=count, max_size=count))
@@ -192,6 +203,25 @@ def test_twice_the_weight_is_the_same_update_twice(name, arithmetic):
     doubled = fold([first, second], [2, 1])
     assert np.allclose(doubled, fold([first, first, second], [1, 1, 1]), rtol=1e-12, atol=1e-12)
     assert not np.allclose(doubled, fold([first, second], [1, 2]))
+
+
+@pytest.mark.parametrize("name", ROBUST)
+@settings(max_examples=25)
+@given(data=st.data(), more=st.integers(0, 4))
+def test_liars_do_not_move_the_model_out_of_the_honest_updates(name, data, more):
+    """From the fewest updates on: one of them, or as many as ``byzantine`` says, each with lies and a place of its own."""
+    aggregator = create(name, ROBUST[name])
+    count, liars = aggregator.fewest() + more, getattr(aggregator, "byzantine", 1)
+    block = npst.arrays(np.float32, 3, elements=st.floats(-1, 1, width=32))
+    honest = data.draw(st.lists(block, min_size=count - liars, max_size=count - liars))
+    lies = data.draw(st.lists(st.integers(-9, 9).filter(bool), min_size=liars, max_size=liars, unique=True))
+    updates = data.draw(st.permutations([*honest, *(np.full(3, lie * 1e6, np.float32) for lie in lies)]))
+    known = Known((1,) * count, tuple(float(np.abs(update).max()) for update in updates), count)
+    if aggregator.SURVEYS:
+        known = replace(known, shares=aggregator.conclude(aggregator.survey(updates, honest[0]), known.weights))
+    model = aggregator.fold(updates, known, honest[0], {}).astype(float)
+    assert (model >= np.min(honest, axis=0) - 1e-6).all()
+    assert (model <= np.max(honest, axis=0) + 1e-6).all()
 
 
 @STRATEGIES
