@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Given", "distance", "fold"]
 
+_VANISHING = 1e-200
+"""A sum of squares above it lost nothing that counts to those that are too small for float64."""
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -106,24 +109,37 @@ def fold(
 def distance(
     model: Path, update: Path, schema: Sequence[TensorSchema], precision: str = "f32", extras: Sequence[str] = ()
 ) -> dict[str, float]:
-    """How far an update moves each kind of numbers, as an L2 norm; infinite if it overflows.
+    """How far an update moves each kind of numbers, as an L2 norm; infinite if float64 does not hold it.
 
     For the model's own (``""``) that is the update minus the round's model. What travels beside it is a change already.
     """
     parts = Parts(schema, extras)
 
-    def squares(desk: Desk, piece: Piece) -> Block:
+    def measure(desk: Desk, piece: Piece) -> list[tuple[str, float]]:
         before = desk.before(piece)
-        update, found = desk.update(0, piece, before), np.zeros(len(parts.kinds))
-        with np.errstate(over="ignore"):
-            for part, kind in parts.of(piece):
+        update, found = desk.update(0, piece, before), []
+        for part, kind in parts.of(piece):
+            with np.errstate(over="ignore"):
                 apart = np.subtract(update[part], 0 if kind else before[part], dtype=np.float64)
-                found[parts.kinds.index(kind)] += np.sum(np.square(apart, out=apart))
+            found.append((kind, _norm(apart)))
         return found
 
+    norms: dict[str, list[float]] = {kind: [] for kind in parts.kinds}
     with opened(schema, precision, model, [update], at_once=False) as work:
-        sums = zip(*work.each(squares), strict=True)
-        return {kind: math.sqrt(math.fsum(squared)) for kind, squared in zip(parts.kinds, sums, strict=True)}
+        for found in work.each(measure):
+            for kind, norm in found:
+                norms[kind].append(norm)
+    return {kind: math.hypot(*found) for kind, found in norms.items()}
+
+
+def _norm(changes: Block) -> float:
+    """The L2 norm, also of numbers whose squares are too large or too small for float64."""
+    with np.errstate(over="ignore", under="ignore"):
+        squared = float(np.sum(np.square(changes)))
+        if _VANISHING < squared < math.inf:
+            return math.sqrt(squared)
+        peak = safetensors.peak(changes, "F64")
+        return peak * _norm(changes / peak) if 0 < peak < math.inf else peak
 
 
 def _shares(work: Work, aggregator: Aggregator, known: Known, parts: Parts) -> Block:
