@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -312,6 +313,34 @@ def test_who_starts_anew_while_it_is_judged_is_not_held_up_and_judged_as_well(sp
     again.commit()
     assert len(met) == 2
     assert spool.has("alice", 1, digest(raw))
+
+
+def test_who_takes_over_does_not_wait_until_all_that_was_found_is_read_again(tmp_path, spool, monkeypatch):
+    raw = body()
+    spool.open("alice", 1, digest(raw), len(raw)).write(raw[:1_100_000])
+    second, read, sinks = Spool(tmp_path / "spool", SCHEMA), [], []
+    taking = threading.Thread(target=lambda: sinks.append(second.open("alice", 1, digest(raw), len(raw))))
+
+    def preadv(handle, buffers, position, read_at=os.preadv):
+        if not read:
+            taking.start()
+            taking.join(0.5)  # it waits for the lock, for a block at most
+        read.append(position)
+        return read_at(handle, buffers, position)
+
+    sink = second.open("alice", 1, digest(raw), len(raw))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "preadv", preadv)
+        with pytest.raises(RemoteProtocolError, match="anew"):
+            sink.write(raw[1_100_000:])
+    taking.join()
+    assert len(read) == 1
+    [taken] = sinks
+    assert taken.offset == 1_100_000
+    taken.write(raw[1_100_000:])
+    taken.commit()
+    assert second.verify("alice", 1, digest(raw))
+    second.close()
 
 
 def test_a_count_that_finds_no_room_is_a_full_disk_and_the_upload_goes_on(spool, monkeypatch):

@@ -82,8 +82,8 @@ class Sink:
 
     def follow(self, previous: Sink) -> None:
         """Go on where a sink of the same update stands; that one takes no more."""
+        previous._closed = True  # at once: it may be reading a large part again
         with previous._lock, self._lock:
-            previous._closed = True
             self._handle, previous._handle = previous._handle, -1
             self._hasher, self._inspection = previous._hasher, previous._inspection
             self._offset, self._found = previous._offset, previous._found
@@ -148,8 +148,8 @@ class Sink:
 
     def close(self) -> None:
         """Refuse what still comes; bytes that came stay."""
+        self._closed = True
         with self._lock:
-            self._closed = True
             self._release()
 
     def _refuse_closed(self) -> None:
@@ -172,9 +172,17 @@ class Sink:
         if not self._offset:
             os.ftruncate(self._handle, _count_at(self._size))  # without a count that is left of something else
         os.ftruncate(self._handle, _count_at(self._size) + _COUNT)
+        self._read_again()
+
+    def _read_again(self) -> None:
+        """Digest what was found; who is closed meanwhile leaves it to the next."""
         end, self._offset = self._offset, 0
         block = memoryview(bytearray(min(_BLOCK, end)))
         while self._offset < end:
+            if self._closed:
+                self._release()
+                self._hasher, self._inspection, self._offset = hasher_of(self._digest), Inspection(self._schema), end
+                self._refuse_closed()
             count = os.preadv(self._handle, [block[: end - self._offset]], self._offset)
             self._take_in(block[:count])
 
