@@ -19,14 +19,28 @@ if TYPE_CHECKING:
 
 __all__ = ["nearest", "products", "squared_distances"]
 
+_STRIP = 4 << 20
+"""Numbers of all updates that are held as float64 changes at the same time."""
+
 
 def products(blocks: Sequence[Block], previous: Block) -> Block:
-    """The N x N scalar products of the changes."""
-    changes = np.empty((len(blocks), previous.size))
+    """The N x N scalar products of the changes.
+
+    Memory is theirs and 32 MiB: where changes take more (above 64 updates of 65 536 numbers), strips of them are
+    multiplied one after the other, and each strip asks for all blocks again.
+    """
+    count, length = len(blocks), max(1, _STRIP // len(blocks))
+    changes = np.empty((count, min(length, previous.size)))
+    total: Block = np.zeros(())
     with np.errstate(over="ignore", invalid="ignore"):
-        for index in range(len(blocks)):
-            np.subtract(blocks[index], previous, out=changes[index], dtype=np.float64)
-        return changes @ changes.T
+        for begin in range(0, previous.size, length):
+            before = previous[begin : begin + length]
+            strip = changes[:, : before.size]
+            for index in range(count):
+                np.subtract(blocks[index][begin : begin + length], before, out=strip[index], dtype=np.float64)
+            product = strip @ strip.T
+            total = np.add(total, product, out=product)
+    return total
 
 
 def squared_distances(total: Block) -> Block:

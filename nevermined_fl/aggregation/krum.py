@@ -29,6 +29,7 @@ class Krum(Aggregator):
 
     LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {"byzantine": (0, 5000)}
     SURVEYS: ClassVar[bool] = True
+    SURVEYS_AT_ONCE: ClassVar[bool] = True
 
     def fewest(self) -> int:
         """``2f + 3``."""

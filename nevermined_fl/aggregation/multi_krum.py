@@ -29,6 +29,7 @@ class MultiKrum(Aggregator):
 
     LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {"byzantine": (0, 5000), "keep": (0, 10_001)}
     SURVEYS: ClassVar[bool] = True
+    SURVEYS_AT_ONCE: ClassVar[bool] = True
 
     def fewest(self) -> int:
         """``2f + 3``, and enough that ``keep`` are at most ``n - f - 2``: of all of them, liars would be kept."""

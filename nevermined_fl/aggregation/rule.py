@@ -45,6 +45,7 @@ class Aggregator(Protocol):
         STATE: names of the arrays that the server keeps from round to round; the driver stores them beside the model.
         EXTRAS: tensors that travel beside each of the model's, as ``<extra>/<name>``.
         SURVEYS: whether all blocks are surveyed before the first is folded.
+        SURVEYS_AT_ONCE: whether a survey holds all updates' changes at the same time; it is then given few numbers of each.
         SUMS_CHANGES: whether it sums changes of the model before, not updates: where a step is multiplied from round to
             round, a number that nobody moved must come out as it was, and not with what rounding left.
         AT_ONCE: whether all updates' blocks must be good at the same time; otherwise one is until the next is asked for.
@@ -56,6 +57,7 @@ class Aggregator(Protocol):
     STATE: ClassVar[tuple[str, ...]] = ()
     EXTRAS: ClassVar[tuple[str, ...]] = ()
     SURVEYS: ClassVar[bool] = False
+    SURVEYS_AT_ONCE: ClassVar[bool] = False
     SUMS_CHANGES: ClassVar[bool] = False
     AT_ONCE: ClassVar[bool] = False
 

@@ -26,7 +26,7 @@ from nevermined_fl.errors import SessionFailed
 from nevermined_fl.files import atomic_file, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from nevermined_fl.aggregation.rule import Aggregator
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Given", "distance", "fold"]
 
+_SURVEYED = 4 << 20
+"""Numbers of all updates that a survey holds at the same time: as float64 changes 32 MiB."""
 _VANISHING = 1e-200
 """A sum of squares above it lost nothing that counts to those that are too small for float64."""
 
@@ -143,16 +145,34 @@ def _norm(changes: Block) -> float:
 
 
 def _shares(work: Work, aggregator: Aggregator, known: Known, parts: Parts) -> Block:
-    def survey(desk: Desk, piece: Piece) -> list[Block]:
-        before = desk.before(piece)
-        own = [part for part, extra in parts.of(piece) if not extra]
-        return [aggregator.survey(Blocks(desk, piece, before, part), before[part]) for part in own]
+    count = _SURVEYED // len(known.weights) if aggregator.SURVEYS_AT_ONCE else _SURVEYED
+
+    def survey(desk: Desk, piece: Piece) -> Block:
+        found: Block = np.zeros(())
+        for small in _cut(piece, count):
+            before = desk.before(small)
+            for part, extra in parts.of(small):
+                if not extra:
+                    surveyed = aggregator.survey(Blocks(desk, small, before, part), before[part])
+                    found = np.add(found, surveyed, out=surveyed)  # they may be large
+        return found
 
     total: Block = np.zeros(())
     for found in work.each(survey):
-        for surveyed in found:
-            total = total + surveyed
+        total = total + found
     return aggregator.conclude(total, known.weights)
+
+
+def _cut(piece: Piece, count: int) -> Iterator[Piece]:
+    """A piece in smaller ones, of about ``count`` numbers; they begin where groups of ``int8`` changes do."""
+    length, width = max(delta.GROUP, count // delta.GROUP * delta.GROUP), piece.size() // piece.count
+    for begin in range(0, piece.count, length):
+        yield replace(
+            piece,
+            position=piece.position + begin * width,
+            count=min(length, piece.count - begin),
+            first=piece.first + begin,
+        )
 
 
 def _peaks(work: Work, precision: str, given: Sequence[float | None], parts: Parts) -> dict[str, tuple[float, ...]]:

@@ -1,9 +1,11 @@
 """Each strategy against numbers worked out by hand, and against numpy where numpy has it."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from nevermined_fl.aggregation import create
+from nevermined_fl.aggregation import create, distances
 from nevermined_fl.aggregation.rule import Known
 from nevermined_fl.errors import InvalidRequest, SessionFailed
 
@@ -113,6 +115,20 @@ def test_multi_krum_takes_the_plain_mean_of_the_best():
 def test_krum_keeps_away_from_what_overflows():
     updates = [block(x, dtype=float) for x in (1, 1e300, 3, -1e300, 3.5, 4, 5)]
     assert fold("krum", updates, [1] * 7, block(0, dtype=float), byzantine=2) == [4.0]
+
+
+def test_krum_holds_a_strip_of_each_update_and_finds_what_the_whole_says(monkeypatch):
+    # Whole numbers, so that sums are exact in any order; of 50 float64 updates a strip of 16384 numbers is 131 kB.
+    updates = np.random.default_rng(2).integers(-99, 99, (50, 4099)).astype(np.float32)
+    previous = np.ones(4099, np.float32)
+    monkeypatch.setattr(distances, "_STRIP", 16384)
+    tracemalloc.start()
+    found = distances.products(updates, previous)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    changes = updates.astype(float) - 1
+    assert found.tolist() == (changes @ changes.T).tolist()
+    assert most < 131_072 + 3 * found.nbytes + 20_000
 
 
 def test_norm_clipping_shrinks_what_is_longer_than_the_norm():

@@ -10,7 +10,7 @@ from nevermined_fl.aggregation import AGGREGATORS, create
 from nevermined_fl.aggregation.rule import Known
 from nevermined_fl.codecs import delta, safetensors
 from nevermined_fl.codecs.blocks import pieces
-from nevermined_fl.driver import work
+from nevermined_fl.driver import folding, work
 from nevermined_fl.driver.folding import Given, distance, fold
 from nevermined_fl.errors import DecodeError, SessionFailed
 from nevermined_fl.files import sha256_file
@@ -90,6 +90,22 @@ def test_threads_and_the_order_of_a_files_blocks_change_no_bit(name, cohort, tmp
     for threads in (1, 4):
         monkeypatch.setattr(work, "_THREADS", threads)
         digests.add(one_fold(name, models, paths, given(paths[1:]), tmp_path))
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_a_survey_of_few_numbers_at_a_time_finds_the_same(precision, cohort, tmp_path, monkeypatch):
+    models, paths = cohort
+    schema = safetensors.schema_of(models[0])
+    updates = paths[1:]
+    if precision != "f32":
+        updates = [as_change(path, paths[0], schema, precision, tmp_path / path.name) for path in updates]
+    monkeypatch.setattr(work, "_WORTH_THREADS", 0)
+    digests = set()
+    for threads, numbers in ((1, 4 << 20), (4, 4 << 20), (1, 5 * 3000), (4, 5 * 3000), (4, 5)):
+        monkeypatch.setattr(work, "_THREADS", threads)
+        monkeypatch.setattr(folding, "_SURVEYED", numbers)
+        digests.add(one_fold("multi_krum", models, paths, given(updates), tmp_path, precision=precision))
     assert len(digests) == 1
 
 
