@@ -8,8 +8,6 @@ server's state appear whole or not at all, so folding again after a crash is har
 from __future__ import annotations
 
 import hashlib
-import math
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from nevermined_fl.aggregation.rule import Known
 from nevermined_fl.codecs import delta, safetensors
 from nevermined_fl.driver.desk import Blocks
 from nevermined_fl.driver.parts import Parts
+from nevermined_fl.driver.peaks import peak_before, peaks_of
 from nevermined_fl.driver.server_state import State, write_all
 from nevermined_fl.driver.work import opened
 from nevermined_fl.errors import SessionFailed
@@ -37,12 +36,10 @@ if TYPE_CHECKING:
 
     Block = np.ndarray[Any, Any]
 
-__all__ = ["Given", "distance", "fold"]
+__all__ = ["Given", "fold"]
 
 _SURVEYED = 4 << 20
 """Numbers of all updates that a survey holds at the same time: as float64 changes 32 MiB."""
-_VANISHING = 1e-200
-"""A sum of squares above it lost nothing that counts to those that are too small for float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +92,9 @@ def fold(
     with opened(schema, precision, previous, paths, at_once=aggregator.AT_ONCE) as work:
         parts = Parts(schema, aggregator.EXTRAS)
         given = [given.peak for given in updates]
-        peaks = _peaks(work, precision, given, parts) if arithmetic == "fixed" else {}
+        peaks = peaks_of(work, precision, given, parts) if arithmetic == "fixed" else {}
         if peaks and aggregator.SUMS_CHANGES:
-            before = _before(work)
+            before = peak_before(work)
             peaks[""] = tuple(before + peak for peak in peaks[""])
         known = Known(weights, peaks.get(""), members)
         if aggregator.SURVEYS:
@@ -106,42 +103,6 @@ def fold(
         with State(aggregator.STATE, schema, state_before, state_after, residual=residual) as state:
             folding = _Folding(aggregator, kinds, parts, state, precision)
             return _write(work, folding, into, change if residual else None)
-
-
-def distance(
-    model: Path, update: Path, schema: Sequence[TensorSchema], precision: str = "f32", extras: Sequence[str] = ()
-) -> dict[str, float]:
-    """How far an update moves each kind of numbers, as an L2 norm; infinite if float64 does not hold it.
-
-    For the model's own (``""``) that is the update minus the round's model. What travels beside it is a change already.
-    """
-    parts = Parts(schema, extras)
-
-    def measure(desk: Desk, piece: Piece) -> list[tuple[str, float]]:
-        before = desk.before(piece)
-        update, found = desk.update(0, piece, before), []
-        for part, kind in parts.of(piece):
-            with np.errstate(over="ignore"):
-                apart = np.subtract(update[part], 0 if kind else before[part], dtype=np.float64)
-            found.append((kind, _norm(apart)))
-        return found
-
-    norms: dict[str, list[float]] = {kind: [] for kind in parts.kinds}
-    with opened(schema, precision, model, [update], at_once=False) as work:
-        for found in work.each(measure):
-            for kind, norm in found:
-                norms[kind].append(norm)
-    return {kind: math.hypot(*found) for kind, found in norms.items()}
-
-
-def _norm(changes: Block) -> float:
-    """The L2 norm, also of numbers whose squares are too large or too small for float64."""
-    with np.errstate(over="ignore", under="ignore"):
-        squared = float(np.sum(np.square(changes)))
-        if _VANISHING < squared < math.inf:
-            return math.sqrt(squared)
-        peak = safetensors.peak(changes, "F64")
-        return peak * _norm(changes / peak) if 0 < peak < math.inf else peak
 
 
 def _shares(work: Work, aggregator: Aggregator, known: Known, parts: Parts) -> Block:
@@ -173,61 +134,6 @@ def _cut(piece: Piece, count: int) -> Iterator[Piece]:
             count=min(length, piece.count - begin),
             first=piece.first + begin,
         )
-
-
-def _peaks(work: Work, precision: str, given: Sequence[float | None], parts: Parts) -> dict[str, tuple[float, ...]]:
-    """Of each update, a number that none of its numbers of a kind exceeds.
-
-    Every bound must be near to what is summed, or an update whose change is small could coarsen everybody's unit: by what
-    travels beside the model, by a scale that multiplies nothing, or by a change that a small dtype cuts.
-    """
-    known = [peak for peak in given if peak is not None]
-    cuts = precision != "f32" and any(tensor.dtype == "F16" for tensor in work.schema)
-    if cuts or len(parts.kinds) > 1:
-        return _looked_for(work, len(given), parts)
-    if precision == "int8":
-        return {"": _of_changes(work, len(given))}
-    if len(known) != len(given):
-        return _looked_for(work, len(given), parts)
-    if precision == "f32":
-        return {"": tuple(known)}
-    before = _before(work)
-    return {"": tuple(_together(before, peak) for peak in known)}
-
-
-def _before(work: Work) -> float:
-    """The largest absolute value of the model before."""
-    return max(work.each(lambda desk, piece: safetensors.peak(desk.before(piece), piece.dtype)))
-
-
-def _looked_for(work: Work, count: int, parts: Parts) -> dict[str, tuple[float, ...]]:
-    def look(desk: Desk, piece: Piece) -> Block:
-        before = desk.before(piece)
-        found = np.zeros((len(parts.kinds), count))
-        for index in range(count):
-            update = desk.update(index, piece, before)
-            for part, kind in parts.of(piece):
-                at = parts.kinds.index(kind), index
-                found[at] = max(found[at], safetensors.peak(update[part], piece.dtype))
-        return found
-
-    peaks = np.max(list(work.each(look)), axis=0)
-    return {kind: tuple(row.tolist()) for kind, row in zip(parts.kinds, peaks, strict=True)}
-
-
-def _of_changes(work: Work, count: int) -> tuple[float, ...]:
-    """The same for ``int8`` changes, without decoding them."""
-
-    def look(desk: Desk, piece: Piece) -> Block:
-        before = safetensors.peak(desk.before(piece), piece.dtype)
-        return np.array([_together(before, desk.largest_change(index, piece)) for index in range(count)])
-
-    return tuple(np.max(list(work.each(look)), axis=0).tolist())
-
-
-def _together(before: float, change: float) -> float:
-    """Rounding may make a sum larger than its terms, by less than a millionth; what overflows is cut."""
-    return min((before + change) * (1 + 1e-6), sys.float_info.max)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from nevermined_fl import aggregation
 from nevermined_fl.codecs import delta
 from nevermined_fl.digests import digest_file
-from nevermined_fl.driver.folding import distance
+from nevermined_fl.driver.distance import distance
 from nevermined_fl.errors import DecodeError, RemoteProtocolError, StorageFull
 from nevermined_fl.session.plan import FROM_PARTICIPANT
 from nevermined_fl.spool import Spool

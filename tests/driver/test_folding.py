@@ -11,7 +11,8 @@ from nevermined_fl.aggregation.rule import Known
 from nevermined_fl.codecs import delta, safetensors
 from nevermined_fl.codecs.blocks import pieces
 from nevermined_fl.driver import folding, work
-from nevermined_fl.driver.folding import Given, distance, fold
+from nevermined_fl.driver.distance import distance
+from nevermined_fl.driver.folding import Given, fold
 from nevermined_fl.errors import DecodeError, SessionFailed
 from nevermined_fl.files import sha256_file
 
