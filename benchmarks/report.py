@@ -47,7 +47,8 @@ def _machine(line: dict[str, Any]) -> str:
     )
     known = ("numpy", "aiohttp", "cryptography", "flwr", "nvflare")
     versions = ", ".join(f"{name} {line[name]}" for name in known if name in line)
-    return f"{said.format(**line)} at the start. {versions}."
+    speed = f"SHA-256 of {line['sha256_gb_per_cpu_s']} GB per CPU second; " if "sha256_gb_per_cpu_s" in line else ""
+    return f"{said.format(**line)} at the start. {speed}{versions}."
 
 
 def _table(columns: list[str], rows: list[dict[str, Any]]) -> str:
