@@ -12,8 +12,15 @@ from transport_worlds import World, digest, make_model
 
 from nevermined_fl.errors import RemoteProtocolError
 from nevermined_fl.messages import Evaluate, Evaluated, Initialize, Report
+from nevermined_fl.participant import asking
 from nevermined_fl.participant.bought import Bought
 from nevermined_fl.trainers.child import Measured
+
+
+@pytest.fixture
+def in_no_time(monkeypatch):
+    """It never pauses, however much it has to refuse."""
+    monkeypatch.setattr(asking, "_LONGEST", 0.0)
 
 
 class Many(Script):
@@ -62,6 +69,7 @@ async def test_another_seed_attempt_or_evaluation_than_the_plans_is_refused(tmp_
     assert told(tmp_path) == ["joined", "refused", "over"]
 
 
+@pytest.mark.usefixtures("in_no_time")
 async def test_a_round_is_done_again_with_other_models_a_few_times_alone(tmp_path):
     """A coordinator that lost models may ask so; one that wants more looks at the data may not, restarted or not."""
     trainer, models = Trainer(), [float(number) for number in range(1, 9)]
@@ -73,6 +81,7 @@ async def test_a_round_is_done_again_with_other_models_a_few_times_alone(tmp_pat
     assert [heard.model for heard in link.heard if isinstance(heard, Report)] == models_of(3)
 
 
+@pytest.mark.usefixtures("in_no_time")
 async def test_rounds_that_are_asked_for_in_a_circle_are_not_done_ever_again(tmp_path):
     """Only the newest updates are kept, so each of these would be trained anew, with new chance in it."""
     trainer, plan = Restless(), World(tmp_path, rounds=3, initial_model="participant").plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 from participant_world import END, PLAN, UPDATE, Script, Trainer, participant, seed, told, train
@@ -91,7 +92,8 @@ async def test_what_is_to_be_done_instead_is_done_next(tmp_path):
 async def test_who_is_told_to_wait_at_once_asks_ever_more_slowly_until_there_is_something_to_do():
     asking, times = Asking(Polled(Wait(0), Wait(0), Wait(0), train(1), Wait(2))), [time.monotonic()]
     for _ in range(5):
-        await asking.next_task(0)
+        if not isinstance(await asking.next_task(0), Wait):
+            asking.go_on()
         times.append(time.monotonic())
     first, second, third, none, first_again = (after - before for before, after in pairwise(times))
     assert none < 0.05 <= first < second < third > first_again >= 0.05
@@ -112,3 +114,21 @@ async def test_who_waited_as_long_as_it_was_to_asks_again_without_a_pause():
     for _ in range(2):
         await asking.next_task(0)
     assert time.monotonic() - begun < 0.05
+
+
+async def test_who_is_asked_for_what_must_be_refused_asks_ever_more_slowly(tmp_path):
+    class Timed(Script):
+        """Notes when it was asked."""
+
+        times: ClassVar = []
+
+        async def next_task(self, *, after, wait):
+            self.times.append(time.monotonic())
+            return await super().next_task(after=after, wait=wait)
+
+    link = Timed(PLAN, [train(98), train(99), train(100), train(1), train(101), END])
+    await participant(PLAN, link, Trainer(), tmp_path).run()
+    first, second, third, none, again = (after - before for before, after in pairwise(link.times))
+    assert 0.05 <= first < second < third > again >= 0.05
+    assert none < third
+    assert told(tmp_path).count("refused") == 4

@@ -1,7 +1,7 @@
 """Asking: what is to be done next?
 
-A coordinator that has nothing yet lets us wait for its answer. One that says so at once would be asked ever again, as fast
-as two machines can: each time the pause before the next question gets longer.
+A coordinator that has nothing yet lets us wait for its answer. One that says so at once, or asks for what must be refused,
+would be asked ever again, as fast as two machines can: each time the pause before the next question gets longer.
 """
 
 from __future__ import annotations
@@ -37,9 +37,18 @@ class Asking:
         """The first task after that one, or Wait when there was none for a while."""
         begun = self._clock()
         task = await self._link.next_task(after=after, wait=_WAIT)
-        if isinstance(task, Wait) and self._clock() - begun < _WAIT / 2:
-            self._pause = min(max(2 * self._pause, _FIRST), _LONGEST)
-            await asyncio.sleep(self._pause)
-        else:
-            self._pause = 0.0
+        if isinstance(task, Wait):
+            if self._clock() - begun < _WAIT / 2:
+                await self.pause()
+            else:
+                self.go_on()
         return task
+
+    async def pause(self) -> None:
+        """For longer than the last time."""
+        self._pause = min(max(2 * self._pause, _FIRST), _LONGEST)
+        await asyncio.sleep(self._pause)
+
+    def go_on(self) -> None:
+        """The coordinator means it: the next pause is short again."""
+        self._pause = 0.0

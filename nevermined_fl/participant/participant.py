@@ -175,12 +175,14 @@ class Participant:
             with storage("the participant's disk"):
                 self._bought.judge(task)
                 await self._do(task)
+                self._asking.go_on()
         except Overtaken as overtaken:
             self._tell("round_missed", round=number)
             return overtaken.task
         except (RemoteProtocolError, NotFound) as error:
             self._tell("refused", round=number, code=getattr(error, "code", "not_found"))
             logger.warning("the coordinator refused: %s", error)
+            await self._asking.pause()
         except TrainerError as error:
             if error.kind == "TimeoutError" and not error.line:
                 self._tell("round_missed", round=number)
