@@ -17,6 +17,7 @@ from federation import did, make_plan
 from nevermined_fl.codecs import safetensors
 from nevermined_fl.driver import Driver
 from nevermined_fl.errors import PermissionDenied
+from nevermined_fl.launcher.certificates import ensure_certificate
 from nevermined_fl.messages import Joined, JoinRequest
 from nevermined_fl.ports import Admitted
 from nevermined_fl.tokens import JobKey, make_join_proof
@@ -193,3 +194,12 @@ class PlainWorld(HttpWorld):
 
 
 WORLDS = {"memory": World, "http": HttpWorld, "plain": PlainWorld}
+
+
+def contexts(kind, folder):
+    """TLS of a server and of its client, or neither of them for ``tcp``."""
+    if kind == "tcp":
+        return None, None
+    certificate = ensure_certificate(folder, "127.0.0.1")
+    server = server_context(folder / "tls.crt", folder / "tls.key")
+    return server, pinned_context(certificate.pem, certificate.fingerprint)

@@ -8,12 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from aiohttp import web
+from transport_worlds import contexts
 
-from nevermined_fl.launcher.certificates import ensure_certificate
-from nevermined_fl.transports.http.client import pinned_context
 from nevermined_fl.transports.http.door import Door
 from nevermined_fl.transports.http.sending import send_file
-from nevermined_fl.transports.http.server import server_context
 
 BODY = bytes(range(256)) * 2400
 """Longer than what is sent at once."""
@@ -63,15 +61,8 @@ class Downloads:
 
 @pytest.fixture(params=["tcp", "tls"])
 async def downloads(request, tmp_path):
-    contexts = None, None
-    if request.param == "tls":
-        certificate = ensure_certificate(tmp_path, "127.0.0.1")
-        contexts = (
-            server_context(tmp_path / "tls.crt", tmp_path / "tls.key"),
-            pinned_context(certificate.pem, certificate.fingerprint),
-        )
     downloads = Downloads(tmp_path)
-    await downloads.open(contexts)
+    await downloads.open(contexts(request.param, tmp_path))
     yield downloads
     await downloads.close()
 

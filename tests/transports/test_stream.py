@@ -10,9 +10,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from transport_worlds import contexts
 
 from nevermined_fl.launcher.certificates import ensure_certificate
-from nevermined_fl.transports.http.client import pinned_context
 from nevermined_fl.transports.http.server import server_context
 from nevermined_fl.transports.http.stream import AGAIN, Stream
 
@@ -52,16 +52,10 @@ class Heard(asyncio.Protocol):
 @pytest.fixture(params=["tcp", "tls"])
 async def pair(request, tmp_path):
     """A stream, its protocol, and the other end: a blocking socket."""
-    contexts = None, None
-    if request.param == "tls":
-        certificate = ensure_certificate(tmp_path, "127.0.0.1")
-        contexts = (
-            server_context(tmp_path / "tls.crt", tmp_path / "tls.key"),
-            pinned_context(certificate.pem, certificate.fingerprint),
-        )
+    server, client = contexts(request.param, tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        dialling = asyncio.ensure_future(asyncio.to_thread(dial, listening.getsockname(), contexts[1]))
-        stream = Stream((await asyncio.to_thread(listening.accept))[0], contexts[0])
+        dialling = asyncio.ensure_future(asyncio.to_thread(dial, listening.getsockname(), client))
+        stream = Stream((await asyncio.to_thread(listening.accept))[0], server)
     await stream.handshake(10)
     protocol = Heard()
     stream.start(protocol)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -50,14 +51,22 @@ def patiently(do, seconds=10.0):
     raise TimeoutError
 
 
+def waiting(line):
+    """Bytes that are here and not yet read."""
+    with socket.socket(fileno=os.dup(line.fileno())) as same:
+        return len(same.recv(1 << 20, socket.MSG_PEEK))
+
+
 def test_records_that_came_together_are_read_together_and_then_the_end(pair):
     line, other = pair
     body = bytes(range(251)) * 200
     other.sendall(body)
     block = bytearray(1 << 20)
+    before = waiting(line)
     ending = threading.Thread(target=other.unwrap)  # says it, and waits for our goodbye
     ending.start()
-    time.sleep(0.2)
+    while waiting(line) == before:
+        time.sleep(0.001)
     assert patiently(lambda: line.recv_into(memoryview(block))) == len(body)
     assert block[: len(body)] == body
     assert line.pending(), "no selector says that it is over"
